@@ -1,0 +1,58 @@
+# `make lab` and `make test` on a fresh machine need this file, Python and make (GNU make 3.81 or later).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BROWSER := $(VENV)/.browser
+
+# One thread per process and kernel: small tensors on two spinning threads are 2-64 times slower.
+export OMP_NUM_THREADS := 1
+
+.PHONY: help lab test test-browser student bench checkpoints lint format clean
+
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+lab: $(READY) ## open JupyterLab on the lectures
+	OMP_NUM_THREADS= $(BIN)/jupyter lab --notebook-dir=notebooks 00_start.ipynb
+
+test: lint ## check style, run the unit tests and every notebook
+	$(BIN)/python -m pytest
+
+test-browser: $(BROWSER) ## run each lecture in JupyterLab in a real browser
+	$(BIN)/python -m pytest -m browser -n 0 tests
+
+student: $(READY) ## write the notebooks without solutions to build/student
+	$(BIN)/python .ci/student.py
+
+bench: $(READY) ## measure the speed figures (several minutes, nothing else running)
+	$(BIN)/python -m benchmarks
+
+checkpoints: $(READY) ## train the bundled checkpoints again
+	$(BIN)/python data/make_checkpoints.py
+
+lint: $(READY) ## check the style of code and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## format code and notebooks
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+
+# Brought up to date in place whenever what it should contain has changed.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "minigen needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is `$(PYTHON) --version 2>&1`." \
+	    "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt -e '.[lab,test]'
+	@touch $@
+
+$(BROWSER): $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]' || \
+	  echo "playwright could not be installed: the browser tests will be skipped" >&2
+	@touch $@
