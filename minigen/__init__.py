@@ -1,3 +1,6 @@
 """minigen: generative models where every formula stands once, tested against an exact answer."""
 
+from minigen import data, ddim, ddpm, nets, oracle, paths, shapes, targets
+
 __version__ = "0.1.0"
+__all__ = ["data", "ddim", "ddpm", "nets", "oracle", "paths", "shapes", "targets"]

@@ -15,7 +15,9 @@ Net = Callable[..., X]  # net(xt, t, label=None)
 
 
 def like(coef: Float[Tensor, "..."], x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """A coefficient of shape () or (B,), in the dtype of x, ready to multiply x of shape (B, *D)."""
+    """A coefficient of shape () or (B,), in the dtype of x, ready to multiply x of shape (B,
+    *D).
+    """
     return coef.to(x.dtype).reshape(coef.shape + (1,) * (x.ndim - 1) if coef.ndim else ())
 
 
@@ -30,6 +32,13 @@ def noise(x: Float[Tensor, "..."], *, generator: torch.Generator | None = None):
             f"make it with torch.Generator('{x.device.type}')"
         )
     return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+
+
+def wide(t: Tensor) -> Tensor:
+    """t in float64, where coefficients are differences of nearly equal numbers; MPS has float32
+    only.
+    """
+    return t if t.device.type == "mps" else t.double()
 
 
 def check_time(t: Tensor) -> Tensor:
@@ -49,3 +58,25 @@ def check_time(t: Tensor) -> Tensor:
                 f"{float(t.min()):g} to {float(t.max()):g}; for DDPM step i of T, t = i / T"
             )
     return t
+
+
+def check_grid(ts: Tensor) -> Float[Tensor, " N"]:
+    """A sampler's time grid as float64 on the CPU: its coefficients are computed there, once.
+
+    Raises TypeError or ValueError unless ts is 1-D, of two times or more, falling, in [0, 1].
+    """
+    if not isinstance(ts, Tensor) or ts.ndim != 1 or len(ts) < 2:
+        raise ValueError(f"ts must be a 1-D tensor of at least two times, got {ts!r}")
+    if not ts.is_floating_point():
+        raise TypeError(f"ts must hold floats such as torch.linspace(1, 0, 51), got {ts.dtype}")
+    ts = ts.detach().cpu().double()
+    if not bool(((ts >= 0) & (ts <= 1)).all()):
+        raise ValueError(f"ts must lie in [0, 1], got times from {ts.min():g} to {ts.max():g}")
+    rises = (ts.diff() >= 0).nonzero()
+    if len(rises):
+        i = int(rises[0])
+        raise ValueError(
+            f"ts must decrease from noise (1) to data (0), but ts[{i}] = {ts[i]:g} is followed "
+            f"by ts[{i + 1}] = {ts[i + 1]:g}; did you mean torch.linspace(1, 0, n + 1)?"
+        )
+    return ts

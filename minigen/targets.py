@@ -1,0 +1,62 @@
+"""What a network is trained to predict: c(t) x0 + d(t) eps, each target one pair of
+coefficients.
+"""
+
+import torch
+
+from minigen.paths import GaussianPath, Target, denoiser, solve
+from minigen.shapes import Label, Net, Time, X, like
+
+__all__ = [
+    "convert", "denoiser", "eps", "loss", "score", "solve", "v", "value", "velocity", "x0",
+]  # fmt: skip
+
+
+def eps(path: GaussianPath, t: Time) -> tuple[Time, Time]:
+    """The noise: (c, d) = (0, 1). [Ho et al. 2020, eq. 14]"""
+    return torch.zeros_like(t), torch.ones_like(t)
+
+
+def x0(path: GaussianPath, t: Time) -> tuple[Time, Time]:
+    """The clean data: (c, d) = (1, 0)."""
+    return torch.ones_like(t), torch.zeros_like(t)
+
+
+def v(path: GaussianPath, t: Time) -> tuple[Time, Time]:
+    """v = a eps − b x0: (c, d) = (−b, a). [Salimans & Ho 2022, section 4]"""
+    return -path.b(t), path.a(t)
+
+
+def velocity(path: GaussianPath, t: Time) -> tuple[Time, Time]:
+    """dxt/dt at fixed (x0, eps): (c, d) = (a′, b′); on the linear path eps − x0. [Lipman et al.
+    2023]
+    """
+    return path.da(t), path.db(t)
+
+
+def score(path: GaussianPath, t: Time) -> tuple[Time, Time]:
+    """∇ log q(xt | x0) = −eps / b: (c, d) = (0, −1/b); infinite where b = 0. [Vincent 2011]"""
+    return torch.zeros_like(t), -1 / path.b(t)
+
+
+def value(target: Target, path: GaussianPath, x0: X, eps: X, t: Time) -> X:
+    """The target's value c(t) x0 + d(t) eps."""
+    c, d = target(path, t)
+    return like(c, x0) * x0 + like(d, eps) * eps
+
+
+def convert(src: Target, dst: Target, path: GaussianPath, y: X, xt: X, t: Time) -> X:
+    """The value y of target `src` at xt, read as a value of target `dst`."""
+    return value(dst, path, *solve(src, path, y, xt, t), t)
+
+
+def loss(
+    net: Net, path: GaussianPath, target: Target, x0: X, eps: X, t: Time, label: Label | None = None
+):
+    """‖net(xt, t, label) − (c x0 + d eps)‖² / D for each sample: (B,), the mean over the data axes.
+
+    Its least value over all functions of (xt, t) is `oracle.GaussianMixture.floor` where the data
+    is a mixture.
+    """
+    error = net(path.mix(x0, eps, t), t, label) - value(target, path, x0, eps, t)
+    return error.square().flatten(1).mean(1)
