@@ -159,7 +159,7 @@ class MLP(Conditioned):
         self.hidden = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(depth - 1))
         self.last = _zero(nn.Linear(hidden, math.prod(self.out_shape)))
 
-    def body(self, xt: X, rows: Rows) -> X:
+    def body(self, xt: X, rows: Rows) -> Float[Tensor, "B ..."]:
         h = F.silu(self.first(xt.flatten(1)) + rows)
         for layer in self.hidden:
             h = F.silu(layer(h))
@@ -170,8 +170,8 @@ class ResMLP(Conditioned):
     """Residual blocks h ← h + W₂ silu(W₁ norm(h) + shift(t, label)): xt (B, *D) -> (B, out·D…).
 
     For points and 8×8 images, flattened. t and label have only 64 features: on the digits that is
-    a third faster than `hidden` of them, and better for the same time. Source: the pre-norm block of He et al. 2016 (v2), with
-    the layer norm of Ba et al. 2016.
+    a third faster than `hidden` of them, and better for the same time.
+    Source: the pre-norm block of He et al. 2016 (v2), with the layer norm of Ba et al. 2016.
     """
 
     def __init__(
@@ -186,12 +186,11 @@ class ResMLP(Conditioned):
         self.norm = nn.LayerNorm(hidden)
         self.last = _zero(nn.Linear(hidden, math.prod(self.out_shape)))
 
-    def body(self, xt: X, rows: Rows) -> X:
+    def body(self, xt: X, rows: Rows) -> Float[Tensor, "B ..."]:
         shifts = self.shifts(F.silu(rows)).chunk(len(self.norms), dim=-1)
         h = self.first(xt.flatten(1))
-        for norm, inner, outer, shift in zip(
-            self.norms, self.inner, self.outer, shifts, strict=True
-        ):
+        for i, shift in enumerate(shifts):
+            norm, inner, outer = self.norms[i], self.inner[i], self.outer[i]
             h = h + outer(F.silu(inner(norm(h)) + shift))
         return self.last(self.norm(h)).unflatten(1, self.out_shape)
 
