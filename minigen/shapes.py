@@ -41,7 +41,7 @@ def wide(t: Tensor) -> Tensor:
     return t if t.device.type == "mps" else t.double()
 
 
-def check_time(t: Tensor) -> Tensor:
+def check_time(t) -> Tensor:
     """t itself, if it is a float tensor of shape () or (B,) with values in [0, 1].
 
     Raises TypeError for anything but a float tensor and ValueError outside [0, 1]. Values are

@@ -1,0 +1,31 @@
+"""The paths and targets that every parametrised test runs over: a new one joins by adding its name."""
+
+import torch
+
+from minigen import ddpm, oracle, paths, targets
+
+PATHS = {
+    "linear": paths.Linear(),
+    "cosine": paths.Cosine(),
+    "vp": paths.VP(),
+    "ve": paths.VE(),
+    "ddpm-linear": paths.DDPM(ddpm.linear_betas()),
+    "ddpm-cosine-37": paths.DDPM(ddpm.cosine_betas(37)),
+}
+TARGETS = [targets.eps, targets.x0, targets.v, targets.velocity, targets.score]
+
+
+def mixture(dtype=torch.float64, device="cpu") -> oracle.GaussianMixture:
+    """Three unequal components in the plane, each axis its own std: mean ≠ 0, variance ≠ 1."""
+    weights = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    means = torch.tensor([[-2.0, 0.5], [1.0, 3.0], [0.3, -1.0]], dtype=torch.float64)
+    stds = torch.tensor([[0.3, 0.9], [0.5, 0.2], [1.2, 0.4]], dtype=torch.float64)
+    return oracle.GaussianMixture(weights, means, stds).to(device, dtype)
+
+
+def line(dtype=torch.float64, device="cpu") -> oracle.GaussianMixture:
+    """0.3 N(−2, 0.3) + 0.7 N(1, 0.2) on the line, variances second."""
+    weights, means, var = ([0.3, 0.7], [[-2.0], [1.0]], [[0.3], [0.2]])
+    tensors = (torch.tensor(x, dtype=torch.float64) for x in (weights, means, var))
+    weights, means, var = tensors
+    return oracle.GaussianMixture(weights, means, var.sqrt()).to(device, dtype)

@@ -1,0 +1,226 @@
+"""Paths and targets: the algebra holds on every path, for every target, dtype and shape."""
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from cases import PATHS, TARGETS
+from hypothesis import given, settings
+from torch.testing import assert_close
+
+from minigen import ddpm, nets, paths, shapes, targets
+
+every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+every_target = pytest.mark.parametrize("target", TARGETS, ids=lambda f: f.__name__)
+BASIC = [paths.Linear(), paths.Cosine(), paths.VP(), paths.DDPM(ddpm.linear_betas())]
+
+
+@every_path
+@every_target
+@settings(max_examples=15)
+@given(
+    shape=st.sampled_from([(3, 2), (5, 1), (2, 3, 4), (4, 1, 8, 8)]),
+    per_sample=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_solve_undoes_value(path, target, shape, per_sample, seed, dtype, device):
+    g = torch.Generator(device).manual_seed(seed)
+    draw = dict(generator=g, dtype=dtype, device=device)
+    x0, eps = 2 + 3 * torch.randn(shape, **draw), torch.randn(shape, **draw)
+    t = 0.1 + 0.8 * torch.rand(shape[:1] if per_sample else (), **draw)
+    xt, y = path.mix(x0, eps, t), targets.value(target, path, x0, eps, t)
+    got_x0, got_eps = targets.solve(target, path, y, xt, t)
+    # a backward-stable 2×2 solve loses the digits of its condition number, and no more
+    p, q, r, s = paths.inverse(target, path, shapes.wide(t))
+    size = xt.abs().amax() + y.abs().amax()
+    tol = 40 * torch.finfo(dtype).eps
+    for got, true, row in ((got_x0, x0, (p, q)), (got_eps, eps, (r, s))):
+        condition = sum(float(c.abs().amax()) for c in row)
+        assert_close(got, true, rtol=0, atol=tol * float(size) * (1 + condition))
+    assert got_x0.dtype == dtype and got_x0.device.type == device.type
+
+
+@every_path
+@every_target
+def test_targets_of_the_same_point_convert_into_each_other(path, target, double, device):
+    x0 = torch.randn(3, 5, dtype=double, device=device) * 2 + 1
+    eps, t = torch.randn_like(x0), torch.tensor([0.2, 0.5, 0.7], dtype=double, device=device)
+    y = targets.value(targets.eps, path, x0, eps, t)
+    got = targets.convert(targets.eps, target, path, y, path.mix(x0, eps, t), t)
+    assert_close(got, targets.value(target, path, x0, eps, t), rtol=1e-9, atol=1e-9)
+
+
+@every_path
+def test_derivatives_are_slopes(path, double, device):
+    # between the knots of a table; at a knot the rate jumps
+    t = torch.tensor([0.11037, 0.4321, 0.50371, 0.8702], dtype=double, device=device)
+    h = 1e-6
+    assert_close(path.da(t), (path.a(t + h) - path.a(t - h)) / (2 * h), rtol=1e-6, atol=1e-7)
+    assert_close(path.db(t), (path.b(t + h) - path.b(t - h)) / (2 * h), rtol=1e-6, atol=1e-7)
+    assert_close(path.da(t[0]), path.da(t)[0])
+
+
+@every_path
+def test_ends_and_monotone_noise(path, dtype, device):
+    t = torch.linspace(0, 1, 200, dtype=dtype, device=device)
+    snr = path.log_snr(t)
+    assert bool((snr.diff() < 0).all())
+    assert_close(path.a(t[0]), torch.ones_like(t[0]))
+    assert_close(path.sigma(t)[1:], torch.exp(-snr / 2)[1:], rtol=1e-5, atol=1e-6)
+    if not isinstance(path, paths.VE):
+        assert float(path.b(t[0])) == 0.0
+        assert torch.signbit(path.b(t[0])).item() is False  # −0 would make log_snr NaN
+
+
+@pytest.mark.parametrize("path", BASIC[1:], ids=str)
+def test_variance_preserving_paths_preserve_variance(path, double):
+    t = torch.linspace(0, 1, 101, dtype=double)
+    assert_close(path.a(t) ** 2 + path.b(t) ** 2, torch.ones_like(t), rtol=0, atol=1e-14)
+
+
+def test_v_is_the_derivative_along_the_angle():
+    # on a VP path xt = cos φ x0 + sin φ eps, and v = dxt/dφ [Salimans & Ho 2022]
+    t = torch.tensor(0.37, dtype=torch.float64)
+    c, d = targets.velocity(paths.Cosine(), t)
+    rate = torch.pi / 2  # dφ/dt of the cosine path
+    assert_close(torch.stack(targets.v(paths.Cosine(), t)), torch.stack([c, d]) / rate)
+
+
+def test_known_values():
+    t = torch.tensor(0.3, dtype=torch.float64)
+    assert_close(paths.VE().sigma(torch.ones_like(t)), 50.0 * torch.ones_like(t))
+    assert_close(paths.VE().b(torch.zeros_like(t)), 0.01 * torch.ones_like(t))
+    x = torch.ones(1, 2, dtype=torch.float64)
+    assert_close(targets.value(targets.velocity, paths.Linear(), 3 * x, 5 * x, t), 2 * x)
+    # ∫β of VP at t = 1 is (0.1 + 20)/2
+    assert_close(paths.VP().a(torch.ones_like(t)), torch.exp(torch.tensor(-10.05 / 2).double()))
+    for target in (targets.eps, targets.x0):  # the loss of predicting 0 is the target's mean square
+        loss = targets.loss(
+            lambda x, t, label: 0 * x, paths.Linear(), target, 2 * x, -2 * x, t[None]
+        )
+        assert_close(loss, torch.tensor([4.0], dtype=torch.float64))
+
+
+def test_table_is_the_chain_at_its_knots_and_continuous_between(dtype, device):
+    betas = ddpm.linear_betas()
+    path = paths.DDPM(betas)
+    i = torch.arange(1001, device=device)
+    t = i.to(dtype) / 1000
+    abar = torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - betas, 0)]).to(device)
+    tol = 1e-13 if dtype == torch.float64 else 3e-7
+    assert_close(path.a(t), abar.sqrt().to(dtype), rtol=tol, atol=tol)
+    assert_close(path.b(t), (1 - abar).sqrt().to(dtype), rtol=1e-4 * (tol > 1e-9), atol=50 * tol)
+    assert_close(path.alpha_bars.to(device), abar, rtol=0, atol=1e-14)
+    assert path.alpha_bars[0] == 1 and path.T == 1000 and path.alphas.shape == (1000,)
+    # halfway between two knots log ᾱ is halfway
+    mid = path.log_alpha_bar(torch.tensor(0.5005, dtype=torch.float64))
+    assert_close(mid, abar[500:502].cpu().log().mean(), rtol=1e-12, atol=0)
+
+
+def test_transitions_between_knots_compose():
+    # one VP path: the step from s to t is the step s → m followed by m → t, at any m
+    path = paths.DDPM(ddpm.cosine_betas(37))
+    s, m, t = torch.tensor([0.21, 0.402, 0.77], dtype=torch.float64)
+    beta = ddpm.forward_variance
+    ratio = (path.a(t) / path.a(m)) ** 2
+    assert_close(beta(path, t, s), ratio * beta(path, m, s) + beta(path, t, m), rtol=1e-12, atol=0)
+
+
+class Unit(torch.nn.Module):
+    """A net whose answer is its label."""
+
+    def forward(self, xt, t, label=None):
+        fill = 9.0 if label is None else label.to(xt.dtype)[:, None]
+        return torch.zeros_like(xt) + fill
+
+
+@every_target
+def test_denoiser_reads_x0_and_its_grid_form_agrees(target, double, device):
+    path, x0 = paths.VP(), torch.randn(7, 3, dtype=double, device=device) * 2 + 1
+    eps, ts = torch.randn_like(x0), torch.tensor([0.9, 0.5, 0.2], dtype=double, device=device)
+
+    def net(xt, t, label=None):  # knows the truth
+        return targets.value(target, path, x0, eps, t)
+
+    denoise = paths.denoiser(net, path, target)
+    for t, step in zip(ts, paths.along(denoise, ts.cpu(), x0), strict=True):
+        xt = path.mix(x0, eps, t)
+        assert_close(denoise(xt, t), x0, rtol=1e-10, atol=1e-10)
+        assert_close(step(xt), x0, rtol=1e-10, atol=1e-10)
+    many = ts[[0, 1, 2, 0, 1, 2, 0]]
+    assert_close(denoise(path.mix(x0, eps, many), many), x0, rtol=1e-10, atol=1e-10)
+    plain = paths.along(lambda x, t: x * t, ts.cpu(), x0)  # a function without `along`
+    assert_close(plain[1](x0), 0.5 * x0)
+
+
+def test_labels_are_bound_by_the_denoiser():
+    x, t = torch.zeros(4, 2), torch.tensor(0.5)
+    path = paths.Linear()
+    assert_close(paths.denoiser(Unit(), path, targets.x0)(x, t), x + 9)
+    assert_close(paths.denoiser(Unit(), path, targets.x0, label=3)(x, t), x + 3)
+    labels = torch.arange(4)
+    got = paths.denoiser(Unit(), path, targets.x0, labels)(x, t)
+    assert_close(got, labels[:, None].float().expand(4, 2))
+
+
+@pytest.mark.parametrize("bad", [1.5, -0.1, float("nan")])
+@every_path
+def test_times_outside_the_unit_interval_are_refused(path, bad):
+    x, t = torch.zeros(2, 3), torch.tensor([0.5, bad])
+    for use in (path.a, path.b, lambda t: path.mix(x, x, t)):
+        with pytest.raises(ValueError, match=r"\[0, 1\].*0 = data"):
+            use(t)
+
+
+def test_errors_speak_the_users_language():
+    x, path = torch.zeros(4, 2), paths.Linear()
+    with pytest.raises(TypeError, match="float tensor"):
+        shapes.check_time(0.5)
+    with pytest.raises(TypeError, match="float tensor"):
+        shapes.check_time(torch.tensor(3))
+    with pytest.raises(ValueError, match=r"shape \(\) or \(B,\)"):
+        shapes.check_time(torch.zeros(2, 1))
+    for betas in ([0.1, 1.0], [0.0, 0.5], [[0.1]], [], [0.1, float("nan")]):
+        with pytest.raises(ValueError, match=r"entries in \(0, 1\)"):
+            paths.DDPM(torch.tensor(betas))
+    with pytest.raises(ValueError, match="3 labels were given for a batch of 4"):
+        paths.denoiser(Unit(), path, targets.eps, torch.arange(3))(x, torch.tensor(0.5))
+    with pytest.raises(TypeError, match=r"float64 but the net's parameters are torch.float32"):
+        paths.denoiser(nets.MLP(2), path, targets.eps)(x.double(), torch.tensor(0.5))
+    with pytest.raises(ValueError, match="eps does not determine x0 at t = 1"):
+        paths.along(paths.denoiser(Unit(), path, targets.eps), torch.tensor([1.0, 0.5]), x)
+    with pytest.raises(TypeError, match="must define a"):
+        paths.GaussianPath().a(torch.tensor(0.5))
+
+
+@pytest.mark.parametrize(
+    "ts, sentence",
+    [
+        (torch.linspace(0, 1, 5), "must decrease"),
+        (torch.tensor([1.0, 0.5, 0.5, 0.0]), r"ts\[1\] = 0.5 is followed by ts\[2\] = 0.5"),
+        (torch.tensor([1.2, 0.5]), "from 0.5 to 1.2"),
+        (torch.tensor([1.0]), "at least two"),
+        (torch.zeros(2, 2), "1-D"),
+    ],
+)
+def test_grids_that_do_not_fall_are_refused(ts, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        shapes.check_grid(ts)
+    with pytest.raises(TypeError, match="floats"):
+        shapes.check_grid(torch.tensor([1, 0]))
+
+
+def test_like_and_noise(device, dtype, generator):
+    x = torch.zeros(3, 2, 5, dtype=dtype, device=device)
+    coef = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float32, device=device)
+    assert_close(shapes.like(coef, x + 1)[:, 0, 0], coef.to(dtype))
+    assert shapes.like(coef[0], x).shape == () and shapes.like(coef, x).shape == (3, 1, 1)
+    z = shapes.noise(torch.zeros(20_000, dtype=dtype, device=device), generator=generator)
+    assert z.dtype == dtype and abs(float(z.mean())) < 4 / 20_000**0.5
+    if device.type != "cpu":
+        with pytest.raises(ValueError, match="generator is on cpu"):
+            shapes.noise(x, generator=torch.Generator())
+
+
+def test_wide_is_float64_but_on_mps(device):
+    expected = torch.float32 if device.type == "mps" else torch.float64
+    assert shapes.wide(torch.zeros(2, device=device)).dtype == expected
