@@ -1,0 +1,209 @@
+"""How far apart are two samples? Distances with standard errors, and what digits are judged by.
+
+Whatever the data (points, images), a sample is x of shape (B, *D), read as B vectors. A number
+means little alone: set it beside the floor, the same distance between two fresh sets of data.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from minigen.data import check_finite
+from minigen.shapes import Label, X
+
+Scalar = Float[Tensor, ""]
+Other = Float[Tensor, "N ..."]  # a second sample, of any size, in the shape of the first
+
+
+class Estimate(NamedTuple):
+    """A number and its standard error; prints as `0.123 ± 0.004`."""
+
+    value: float
+    stderr: float
+
+    def __str__(self) -> str:
+        if not 0 < self.stderr < math.inf:
+            return f"{self.value:g} ± {self.stderr:g}"
+        places = max(0, 1 - math.floor(math.log10(self.stderr)))  # two figures of the error
+        return f"{self.value:.{places}f} ± {self.stderr:.{places}f}"
+
+
+def _vectors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    if x.shape[1:] != y.shape[1:]:
+        raise ValueError(f"samples of shapes {tuple(x.shape[1:])} and {tuple(y.shape[1:])}")
+    if min(len(x), len(y)) < 2:
+        raise ValueError(f"a distance needs two samples or more, got {len(x)} and {len(y)}")
+    return check_finite(x).flatten(1), check_finite(y).flatten(1)
+
+
+def _pairwise(x: Tensor, y: Tensor) -> Tensor:
+    # Never through matrix products: in float32 they turn the distance of twins from 0 into 1e-3.
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _mean_of_pairs(k: Tensor) -> Tensor:
+    """The mean over pairs i ≠ j: no sample is compared with itself, hence no bias."""
+    return (k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1))
+
+
+def energy_distance(x: X, y: Other) -> Scalar:
+    """2 E‖x − y‖ − E‖x − x′‖ − E‖y − y′‖, estimated without bias (so it may be below 0).
+
+    0 if and only if the laws agree; in units of the data. [Székely & Rizzo 2013]
+    """
+    x, y = _vectors(x, y)
+    within = _mean_of_pairs(_pairwise(x, x)) + _mean_of_pairs(_pairwise(y, y))
+    return 2 * _pairwise(x, y).mean() - within
+
+
+def mmd(x: X, y: Other, *, bandwidth: float | None = None) -> Scalar:
+    """MMD² = E k(x, x′) + E k(y, y′) − 2 E k(x, y) with k = exp(−‖x − y‖² / 2h²), without bias.
+
+    h is `bandwidth`, else the median distance between samples, within and across. Pure number.
+    [Gretton et al. 2012, eq. 3]
+    """
+    x, y = _vectors(x, y)
+    xx, yy, xy = _pairwise(x, x), _pairwise(y, y), _pairwise(x, y)
+    if bandwidth is None:
+        bandwidth = torch.cat([d.flatten() for d in (xx, yy, xy, xy)]).median()
+    xx, yy, xy = (torch.exp(-0.5 * (d / bandwidth) ** 2) for d in (xx, yy, xy))
+    return _mean_of_pairs(xx) + _mean_of_pairs(yy) - 2 * xy.mean()
+
+
+def sliced_wasserstein(
+    x: X,
+    y: Other,
+    *,
+    directions: int = 128,
+    generator: torch.Generator | None = None,
+) -> Scalar:
+    """√ E_θ W₂²(θ·x, θ·y) over random unit vectors θ, W₂ of each pair of projections exact.
+
+    In units of the data: a shift by δ costs ‖δ‖ / √D. The two samples may differ in size.
+    [Bonneel et al. 2015]
+    """
+    x, y = _vectors(x, y)
+    where = generator.device if generator is not None else "cpu"
+    theta = torch.randn(x.shape[1], directions, generator=generator, device=where).to(x)
+    theta = theta / theta.norm(dim=0)
+    return _wasserstein_squared(x @ theta, y @ theta).mean().sqrt()
+
+
+def _wasserstein_squared(x: Float[Tensor, "n S"], y: Float[Tensor, "m S"]) -> Float[Tensor, " S"]:
+    """W₂² column by column: ∫ (F⁻¹ − G⁻¹)² du, both quantile functions constant between levels."""
+    n, m, device = len(x), len(y), x.device
+    level_x = m * torch.arange(1, n + 1, device=device)  # in units of 1 / nm, so exact
+    level_y = n * torch.arange(1, m + 1, device=device)
+    level = torch.cat([level_x, level_y]).sort().values
+    width = torch.diff(level, prepend=level.new_zeros(1)).to(x.dtype) / (n * m)
+    i, j = (level - 1) // m, (level - 1) // n
+    gap = x.sort(dim=0).values[i] - y.sort(dim=0).values[j]
+    return (width[:, None] * gap**2).sum(dim=0)
+
+
+@torch.no_grad()
+def frechet(x: X, y: Other, features: Callable[[Tensor], Tensor] | None = None) -> Scalar:
+    """‖m₁ − m₂‖² + tr(S₁ + S₂ − 2 (√S₁ S₂ √S₁)^½): the squared W₂ of normals with these moments.
+
+    The moments are those of `features(x)`, or of x itself. With finite samples it is biased
+    upwards, by about 1/B: compare at equal B. In squared units of the features, computed in
+    float64. [Dowson & Landau 1982; Heusel et al. 2017, eq. 6]
+    """
+    x, y = _vectors(*(x, y) if features is None else (features(x), features(y)))
+    home = x.device if x.device.type != "mps" else "cpu"  # mps has no float64
+    (m1, s1), (m2, s2) = (_moments(z.to(home, torch.float64)) for z in (x, y))
+    value, vector = torch.linalg.eigh(s1)
+    root = vector * value.clamp(min=0).sqrt() @ vector.T  # the clamp meets rounding only
+    cross = torch.linalg.eigvalsh(root @ s2 @ root).clamp(min=0).sqrt().sum()
+    return ((m1 - m2).square().sum() + s1.trace() + s2.trace() - 2 * cross).to(x)
+
+
+def _moments(z: Float[Tensor, "B E"]) -> tuple[Tensor, Tensor]:
+    return z.mean(dim=0), torch.atleast_2d(z.T.cov())
+
+
+def duplicates(x: X, train: Other, *, quantile: float = 0.01) -> Scalar:
+    """The share of x that lies closer to its nearest training image than fresh data would.
+
+    "Closer" is below the 1 % quantile of the distances from each training image to its nearest
+    other one. So fresh data score about 0.01, copies 1, and more than 0.01 is memory.
+    """
+    x, train = _vectors(x, train)
+    apart = _pairwise(train, train).fill_diagonal_(math.inf).min(dim=1).values
+    threshold = torch.quantile(apart, quantile)
+    return (_pairwise(x, train).min(dim=1).values < threshold).to(x.dtype).mean()
+
+
+@torch.no_grad()
+def accuracy(classifier: Callable[[X], Float[Tensor, "B K"]], x: X, label: Label) -> Scalar:
+    """The share of x in which the classifier's largest logit is the label's."""
+    return (classifier(x).argmax(dim=1) == label).to(x.dtype).mean()
+
+
+def share_with_error(share: Scalar | float, n: int) -> Estimate:
+    """A share of n samples (an accuracy, duplicates) with its binomial standard error.
+
+    √(p(1 − p)/(n + 4)) with p = (n share + 2)/(n + 4), which isn't 0 at a share of 0 or 1.
+    [Agresti & Coull 1998]
+    """
+    share = float(share)
+    p = (n * share + 2) / (n + 4)
+    return Estimate(share, math.sqrt(p * (1 - p) / (n + 4)))
+
+
+def with_error(
+    distance: Callable[[Tensor, Tensor], Tensor],
+    x: X,
+    y: Other,
+    *,
+    repeats: int = 20,
+    generator: torch.Generator | None = None,
+) -> Estimate:
+    """distance(x, y) and its standard error, by leaving out a random 1/`repeats` of both at a time.
+
+    stderr² = (R − 1)/R Σ (dᵢ − mean d)²: the grouped jackknife. Unlike the bootstrap it repeats no
+    sample (twins at distance 0 would bias the distances within), unlike disjoint parts it keeps
+    nearly the full B. Where the laws agree it errs on the safe side. [Efron & Stein 1981]
+    Raises ValueError for fewer than 2 repeats or samples than repeats.
+    """
+    if not 2 <= repeats <= min(len(x), len(y)) / 2:
+        raise ValueError(f"repeats must lie between 2 and half the samples, got {repeats}")
+    parts = [_shuffled(z, generator).tensor_split(repeats) for z in (x, y)]
+    left_out = torch.stack(
+        [distance(*(torch.cat([*p[:i], *p[i + 1 :]]) for p in parts)) for i in range(repeats)]
+    ).double()
+    variance = (repeats - 1) * left_out.var(correction=0)
+    return Estimate(float(distance(x, y)), math.sqrt(variance))
+
+
+def _shuffled(z: Tensor, generator: torch.Generator | None) -> Tensor:
+    where = generator.device if generator is not None else "cpu"
+    return z[torch.randperm(len(z), generator=generator, device=where).to(z.device)]
+
+
+class DigitsClassifier(nn.Module):
+    """Two convolutions and two linear layers that read 8×8 digits: (B, 1, 8, 8) -> logits (B, 10).
+
+    `features` are the 64 rectified units before the logits, the space of the course's Fréchet
+    distances on digits. The trained one is bundled: data.checkpoint("digits_classifier").
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * 4 * 4, 64),
+            nn.ReLU(),
+        )
+        self.logits = nn.Linear(64, 10)
+
+    def forward(self, x: Float[Tensor, "B 1 8 8"]) -> Float[Tensor, "B 10"]:
+        return self.logits(self.features(x))
