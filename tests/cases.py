@@ -1,4 +1,4 @@
-"""The paths and targets that every parametrised test runs over: a new one joins by adding its name."""
+"""The paths and targets that parametrised tests run over: a new one joins by adding its name."""
 
 import torch
 

