@@ -27,6 +27,8 @@ def shard(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
     batch does not split evenly, since then the mean of the means is not the mean.
     """
     n, parts = world(), []
+    if n == 1:
+        return tensors[0] if len(tensors) == 1 else tensors
     for x in tensors:
         if len(x) % n:
             raise ValueError(f"a batch of {len(x)} does not split evenly over {n} processes")

@@ -120,6 +120,10 @@ def _loop(run, loss, lr, autocast, steps, path, every, progress) -> Iterator[Ten
             _check_finite(value.item(), n)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_how_to_resume(n + 1, steps, path, written)) from None
+    except GeneratorExit:  # stopped between two steps, by `break` or an exception in the caller
+        if path and n + 1 < steps and parallel.rank() == 0:
+            print(_how_to_resume(n + 1, steps, path, written))
+        raise
     finally:
         bar.close()
 
