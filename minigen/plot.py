@@ -8,6 +8,7 @@ greyscale; what is exact is also dashed.
 from collections.abc import Callable, Iterable, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ STYLE = {
     "axes.grid": False,
     "axes.prop_cycle": plt.cycler(color=[MODEL, *OTHERS, EXACT]),
     "legend.frameon": False,
+    "legend.markerscale": 3,
     "image.cmap": "gray",
 }
 plt.rcParams.update(STYLE)
@@ -40,7 +42,7 @@ def _array(x):
     return x.detach().cpu().numpy() if isinstance(x, Tensor) else x
 
 
-def panels(n: int, *, size: float = 3.2) -> Sequence[Axes]:
+def panels(n: int, *, size: float = 3.0) -> np.ndarray:
     """n square axes in a row: size × size inches each, in a new figure."""
     return plt.subplots(1, n, figsize=(n * size, size), squeeze=False)[1][0]
 
@@ -118,7 +120,7 @@ def losses(
     """A loss curve: each step pale, the mean of the last `smooth` strong, the floor dashed."""
     ax = _axes(ax)
     y = torch.stack([torch.as_tensor(v, dtype=torch.float64).detach().cpu() for v in values])
-    ax.plot(_array(y), color=colour, lw=0.5, alpha=0.3)
+    ax.plot(_array(y), color=colour, lw=0.5, alpha=0.3, label="each step")
     if len(y) >= smooth:
         mean = y.unfold(0, smooth, 1).mean(dim=1)
         ax.plot(range(smooth - 1, len(y)), _array(mean), color=colour, label=f"mean of {smooth}")
@@ -161,7 +163,7 @@ def histogram(
     return ax
 
 
-def strip(draw: Callable, values: Sequence, *, size: float = 3.0) -> Sequence[Axes]:
+def strip(draw: Callable, values: Sequence | Tensor, *, size: float = 3.0) -> np.ndarray:
     """What a slider would show, as still pictures in a row: draw(value, ax) for each value."""
     row = panels(len(values), size=size)
     for value, ax in zip(values, row, strict=True):

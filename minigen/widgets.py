@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 import ipywidgets
 import matplotlib.pyplot as plt
 from IPython.display import display
+from torch import Tensor
 
 from minigen import plot  # noqa: F401  # the house style
 
 
 def slider(
     draw: Callable,
-    values: Sequence,
+    values: Sequence | Tensor,
     *,
     name: str = "t",
     start: int = 0,
