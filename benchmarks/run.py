@@ -1,0 +1,142 @@
+"""The speed figures of minigen beside the least work that could do the same: `make bench`.
+
+Each line is a ratio of CPU times on one thread. The two sides run in turn, so that a busy machine
+slows both; the ratio of each turn is taken, and its median and quartiles are shown.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from minigen import ddim, ddpm, nets, oracle, paths, targets, train
+
+STEPS, N = 50, 512
+Pair = tuple[Callable[[], object], Callable[[], object]]
+
+
+def ratio(ours: Callable, least: Callable, turns: int) -> list[float]:
+    """CPU time of ours over that of least, in each of so many turns, the order alternating."""
+    clock, ratios = time.process_time, []
+    ours(), least()
+    for turn in range(turns):
+        spent = {}
+        for side in (ours, least) if turn % 2 else (least, ours):
+            start = clock()
+            side()
+            spent[side] = clock() - start
+        ratios.append(spent[ours] / spent[least])
+    return ratios
+
+
+def row(name: str, ratios: list[float], bar: float | None) -> None:
+    low, median, high = statistics.quantiles(ratios, n=4)
+    goal = f"≤ {bar:.2f}  {'met' if median <= bar else 'MISSED'}" if bar else ""
+    print(f"{name:48s} {median:6.3f}  [{low:.3f}, {high:.3f}]  {goal}", flush=True)
+
+
+def samplers() -> dict[str, Pair]:
+    """A whole trajectory against the same number of bare forward passes."""
+    net, path = nets.MLP(2, hidden=128, depth=3), paths.DDPM(ddpm.linear_betas())
+    denoise = paths.denoiser(net, path, targets.eps)
+    generator = torch.Generator().manual_seed(0)
+    xT, ts = torch.randn(N, 2, generator=generator), torch.linspace(1, 0, STEPS + 1)
+    times = ts[:-1].unbind()
+
+    @torch.no_grad()
+    def forwards():
+        for t in times:
+            net(xT, t)
+
+    return {
+        "DDIM": (lambda: [*ddim.sample(denoise, path, xT, ts)], forwards),
+        "DDPM": (
+            lambda: [*ddpm.ancestral(denoise, path, xT, ts, generator=generator)],
+            forwards,
+        ),
+    }
+
+
+def steps(net: torch.nn.Module, x0: torch.Tensor) -> Pair:
+    """One step of `fit` with an average and a bar, against one of Adam written by hand."""
+    path, generator = paths.DDPM(ddpm.linear_betas()), torch.Generator().manual_seed(0)
+
+    def loss():
+        t = torch.rand(len(x0), generator=generator)
+        eps = torch.randn(x0.shape, generator=generator)
+        return targets.loss(net, path, targets.eps, x0, eps, t).mean()
+
+    adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+    run = train.fit(loss, net, steps=10**9, ema=train.Ema(net), generator=generator)
+
+    def by_hand():
+        for _ in range(10):
+            value = loss()
+            adam.zero_grad()
+            value.backward()
+            adam.step()
+
+    return (lambda: [next(run) for _ in range(10)]), by_hand
+
+
+def score(mixture: oracle.GaussianMixture, features: int, n: int = 10_000) -> Pair:
+    """The exact score against two matrix products and a softmax of the same sizes.
+
+    log w_k is linear in (x, x²), 2D features, or in x alone where all components are equally wide.
+    """
+    K, D = mixture.means.shape
+    generator = torch.Generator().manual_seed(0)
+    x = mixture.sample(n, generator=generator)[0]
+    w = torch.randn(K, features, generator=generator)
+    y = torch.randn(features, n, generator=generator)
+    return (lambda: mixture.score(x)), (lambda: w.T @ (w @ y).softmax(0))
+
+
+def mixture(K: int, D: int, spread: float = 1.0, alike: bool = True) -> oracle.GaussianMixture:
+    generator = torch.Generator().manual_seed(K)
+    means = spread * torch.randn(K, D, generator=generator)
+    stds = 0.3 * torch.ones(K, D) if alike else 0.2 + 0.3 * torch.rand(K, D, generator=generator)
+    return oracle.GaussianMixture(torch.full((K,), 1 / K), means, stds)
+
+
+def cpu_of_import(module: str) -> float:
+    """CPU seconds of a fresh process that imports a module."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    print(f"{'ratio of CPU times, one thread':48s} median  [quartiles]      bar")
+    for (name, pair), bar in zip(samplers().items(), (1.15, 1.25), strict=True):
+        row(f"{name}, 50 steps ÷ 50 bare forwards", ratio(*pair, 101), bar)
+    generator = torch.Generator().manual_seed(1)
+    points, images = (torch.randn(s, generator=generator) for s in ((N, 2), (128, 1, 8, 8)))
+    for name, net, x0 in (
+        ("MLP 3×128", nets.MLP(2), points),
+        ("ResMLP 8×8", nets.ResMLP((1, 8, 8)), images),
+    ):
+        row(f"fit step with EMA ÷ by hand, {name}", ratio(*steps(net, x0), 61), 1.10)
+    for K in (5, 20, 100):
+        for alike, features, kind in ((True, 2, "equal"), (False, 4, "own")):
+            pair = score(mixture(K, 2, alike=alike), features)
+            row(f"score ÷ products and softmax, K={K}, {kind} stds", ratio(*pair, 61), 1.3)
+    near, far = (score(mixture(1437, 64, spread), 64, 500)[0] for spread in (0.1, 3.0))
+    row("exact score K=1437 D=64, far apart ÷ near", ratio(far, near, 21), 1.3)
+    imports = [(cpu_of_import("minigen"), cpu_of_import("torch")) for _ in range(9)]
+    row("import minigen ÷ import torch", [a / b for a, b in imports], 1.10)
+
+
+if __name__ == "__main__":
+    main()
