@@ -1,6 +1,8 @@
 """What every test shares: one thread, shapes checked at run time, the devices, repeatable draws."""
 
 import os
+import subprocess
+import sys
 
 # Kernels inherit it. Two spinning threads on two busy cores are 2-64 times slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -61,3 +63,17 @@ def _reachable(dtype: torch.dtype, device: torch.device) -> torch.dtype:
 def generator(device) -> torch.Generator:
     """A freshly seeded generator on the device under test."""
     return torch.Generator(device).manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def run_python():
+    """What a fresh interpreter prints for a piece of code."""
+
+    def run(source: str, **options) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", source], capture_output=True, text=True, timeout=300, **options
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run

@@ -1,0 +1,218 @@
+"""No notebook passes vacuously: it was run from the top, and nbval does compare what it stored."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from pyflakes import api, reporter
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+lectures = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+KNOWN_TAGS = {"solution", "solution-check", "control", "raises-exception", "nbval-ignore-output"}
+KNOWN_KEYS = {"tags", "jupyter"}
+
+
+def tags(cell) -> set[str]:
+    return set(cell.metadata.get("tags", ()))
+
+
+def code(nb) -> list:
+    return [c for c in nb.cells if c.cell_type == "code" and c.source.strip()]
+
+
+def not_run(nb) -> list[str]:
+    """What shows that the stored outputs are not those of one complete run from the top."""
+    found = []
+    cells = code(nb)
+    if not cells:
+        found.append("there is no code")
+    if [c.execution_count for c in cells] != list(range(1, len(cells) + 1)):
+        found.append("the cells were not run once each, in order")
+    for c in cells:
+        failed = any(out.output_type == "error" for out in c.outputs)
+        if failed != ("raises-exception" in tags(c)):
+            found.append(f"an error and its tag go together: {c.source[:60]!r}")
+        if "solution-check" in tags(c) and not c.outputs:
+            found.append(f"a check says that all is well: {c.source[:60]!r}")
+    return found
+
+
+def not_clean(nb) -> list[str]:
+    """What differs between runs or machines, or hides from nbval."""
+    found = [f"metadata {k}" for k in nb.metadata if k != "kernelspec"]
+    for c in nb.cells:
+        found += [f"metadata {k}" for k in c.metadata if k not in KNOWN_KEYS]
+        found += [f"unknown tag {t}" for t in tags(c) - KNOWN_TAGS]
+        if c.cell_type == "code" and c.source.rstrip().endswith(";"):
+            found.append(f"nbval ignores a trailing ';': {c.source[-60:]!r}")
+        if "nbval" in c.source.partition("\n")[0] and c.cell_type == "code":
+            found.append("tags, not comments, speak to nbval")
+        for out in c.get("outputs", ()):
+            if out.get("name") == "stderr":
+                found.append(f"stderr: {out.text[:60]!r}")
+            if "application/vnd.jupyter.widget-view+json" in out.get("data", {}):
+                found.append(f"a widget no reader sees: {c.source[:60]!r}")
+    places = r"(?<![\w.])(?:/(?:home|root|Users|work|tmp|opt|usr)/|[A-Z]:\\\\)\w[^\s\"']*"
+    return found + re.findall(places, nbformat.writes(nb))
+
+
+def unclear(nb, capsys) -> str:
+    """What pyflakes says of the code cells read as one program."""
+    sources = [
+        "\n".join(line for line in c.source.splitlines() if line[:1] not in "%!") for c in code(nb)
+    ]
+    api.check("\n".join(sources) + "\n", "notebook", reporter.Reporter(sys.stdout, sys.stdout))
+    said = capsys.readouterr().out.splitlines()
+    # A stub is defined again by its solution, and a library name by the code written by hand.
+    return "\n".join(line for line in said if "redefinition of unused" not in line)
+
+
+@lectures
+def test_was_run_from_the_top_and_is_clean(path):
+    nb = nbformat.read(path, 4)
+    nbformat.validate(nb)
+    assert not not_run(nb) + not_clean(nb)
+
+
+@lectures
+def test_is_one_clear_program(path, capsys):
+    assert not unclear(nbformat.read(path, 4), capsys)
+
+
+@lectures
+def test_exercises_prove_stub_and_solution(path):
+    cells = code(nbformat.read(path, 4))
+    refused = [c.source for c in cells if "raises-exception" in tags(c)]
+    again = [c.source for c in cells if "solution-check" in tags(c)]
+    assert set(again) <= set(refused)
+    for cell, after in zip(cells, [*cells[1:], new_code_cell("")], strict=True):
+        if "solution" in tags(cell):
+            assert {"solution", "solution-check"} & tags(after)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in NOTEBOOKS if re.match("[0-9][1-9]_", p.name)], ids=lambda p: p.name
+)
+def test_a_lecture_has_a_control_and_exercises(path):
+    cells = code(nbformat.read(path, 4))
+    (control,) = [c for c in cells if "control" in tags(c)]
+    assert "nbval-ignore-output" in tags(control) and control.outputs
+    assert sum("solution-check" in tags(c) for c in cells) >= 2
+    compared = [c for c in cells if "nbval-ignore-output" not in tags(c)]
+    assert len(compared) > 0.8 * len(cells)
+
+
+def ran(*outputs: str) -> nbformat.NotebookNode:
+    """A notebook as if it had been run, one cell for each stored output of print(i)."""
+    nb = new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    nb.cells.append(new_markdown_cell("words"))
+    for i, text in enumerate(outputs, 1):
+        out = new_output("stream", name="stdout", text=text)
+        nb.cells.append(new_code_cell(f"print({i})", execution_count=i, outputs=[out]))
+    return nb
+
+
+def test_a_good_notebook_is_accepted(capsys):
+    nb = ran("1\n", "2\n")
+    assert not not_run(nb) + not_clean(nb) and not unclear(nb, capsys)
+
+
+def stripped(nb):
+    for c in code(nb):
+        c.execution_count, c.outputs = None, []
+
+
+def half_run(nb):
+    code(nb)[-1].execution_count = None
+
+
+def run_twice(nb):
+    code(nb)[0].execution_count = 3
+
+
+def emptied(nb):
+    nb.cells = nb.cells[:1]
+
+
+def failed(nb):
+    code(nb)[1].outputs = [new_output("error", ename="E", evalue="no", traceback=[])]
+
+
+def tag_without_error(nb):
+    code(nb)[1].metadata["tags"] = ["raises-exception"]
+
+
+@pytest.mark.parametrize(
+    "spoil", [stripped, half_run, run_twice, emptied, failed, tag_without_error]
+)
+def test_a_notebook_that_was_not_run_is_refused(spoil):
+    nb = ran("1\n", "2\n")
+    spoil(nb)
+    assert not_run(nb)
+
+
+def warns(nb):
+    code(nb)[0].outputs[0].name = "stderr"
+
+
+def ends_with_semicolon(nb):
+    code(nb)[0].source += ";"
+
+
+def names_a_machine(nb):
+    code(nb)[0].outputs[0].text = "/" + "home/ada/course/x.py\n"
+
+
+def skips_by_comment(nb):
+    code(nb)[0].source = "# NBVAL_SKIP\n".lower() + code(nb)[0].source
+
+
+def skips_by_tag(nb):
+    code(nb)[0].metadata["tags"] = ["nbval-skip"]
+
+
+def keeps_widgets(nb):
+    nb.metadata["widgets"] = {}
+
+
+SPOILS = [
+    warns,
+    ends_with_semicolon,
+    names_a_machine,
+    skips_by_comment,
+    skips_by_tag,
+    keeps_widgets,
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_a_notebook_that_is_not_clean_is_refused(spoil):
+    nb = ran("1\n", "2\n")
+    spoil(nb)
+    assert not_clean(nb)
+
+
+def test_an_undefined_name_is_seen_across_cells(capsys):
+    nb = ran("1\n", "2\n")
+    code(nb)[0].source = "def f():\n    return later\n"
+    assert "undefined name 'later'" in unclear(nb, capsys)
+    code(nb)[1].source = "later = 1"
+    assert not unclear(nb, capsys)
+
+
+@pytest.mark.parametrize("stored, passes", [("2\n", True), ("3\n", False)])
+def test_nbval_compares_with_our_own_options(stored, passes, tmp_path):
+    nbformat.write(ran("1\n", stored), tmp_path / "two_cells.ipynb")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "tests").mkdir()
+    shutil.copy(ROOT / "tests" / "nbval-sanitize.cfg", tmp_path / "tests")
+    pytest_ = [sys.executable, "-m", "pytest", "-q", "-n", "0", "two_cells.ipynb"]
+    done = subprocess.run(pytest_, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ("2 passed" if passes else "1 failed, 1 passed") in done.stdout, done.stdout
+    assert done.returncode == (0 if passes else 1)

@@ -1,0 +1,179 @@
+"""How notebooks are made: what the pipeline keeps and refuses, and what the student gets."""
+
+import importlib.util
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def tool(name: str):
+    """A script of .ci/ as a module."""
+    spec = importlib.util.spec_from_file_location(f"ci_{name}", ROOT / ".ci" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+notebook, student = tool("notebook"), tool("student")
+
+LECTURE = '''
+# %% [markdown]
+# # A lecture
+
+# %%
+from ipywidgets import interact
+from tqdm.auto import tqdm
+
+for _ in tqdm(range(3), desc="fit"):
+    pass
+
+# %%
+print('quoted') ; object()
+
+# %% tags=["control", "nbval-ignore-output"]
+@interact(k=(1, 10))
+def show(k=3):
+    print("k is", k)
+
+# %%
+def double(x):
+    """Twice x."""
+    raise NotImplementedError("write double first")
+
+# %% tags=["raises-exception"]
+assert double(2) == 4
+print("right")
+
+# %% [markdown] tags=["solution"]
+# A proof: x + x = 2 x.
+
+# %% tags=["solution"]
+def double(x):
+    """Twice x."""
+    return x + x
+
+# %%
+assert double(2) == 4
+print("right")
+'''
+
+
+def built(source: str, folder: Path) -> nbformat.NotebookNode:
+    """The notebook that the pipeline makes of a source."""
+    nb = notebook.prepare(jupytext.reads(source, fmt="py:percent"))
+    return notebook.execute(nb, folder, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def lecture(tmp_path_factory):
+    return built(LECTURE, tmp_path_factory.mktemp("lecture"))
+
+
+def texts(nb) -> list:
+    return [c.get("outputs") for c in notebook.code(nb)]
+
+
+def test_the_outputs_are_those_a_reader_can_see(lecture):
+    progress, plain, control, stub, refused, solution, again = texts(lecture)
+    assert progress[0].data == {"text/plain": "fit: 100%|██████████| 3/3"}
+    assert plain[0].text == "quoted\n" and plain[1].data["text/plain"] == "<object at 0x000000>"
+    assert control[0].text == "k is 3\n" and stub == solution == []
+    assert refused[0].traceback == ["NotImplementedError: write double first"]
+    assert again[0].text == "right\n"
+
+
+def test_the_cells_are_formatted_counted_and_tagged(lecture):
+    cells = notebook.code(lecture)
+    assert [c.execution_count for c in cells] == [*range(1, 8)]
+    assert cells[1].source == 'print("quoted")\nobject()'
+    assert cells[5].metadata == {"tags": ["solution"], "jupyter": {"source_hidden": True}}
+    assert cells[6].metadata == {"tags": ["solution-check"]}
+    assert lecture.metadata == {"kernelspec": notebook.KERNEL}
+
+
+def test_a_second_run_changes_nothing(lecture, tmp_path):
+    notebook.write(lecture, tmp_path / "first.ipynb")
+    again = nbformat.read(tmp_path / "first.ipynb", 4)
+    notebook.write(notebook.execute(notebook.prepare(again), tmp_path), tmp_path / "second.ipynb")
+    first, second = ((tmp_path / f"{n}.ipynb").read_text() for n in ("first", "second"))
+    assert first == second
+
+
+def test_an_edit_changes_one_id():
+    one, other = (
+        notebook.prepare(jupytext.reads(s, fmt="py:percent"))
+        for s in (LECTURE, LECTURE.replace("x + x =", "x + 1x ="))
+    )
+    changed = [a.id != b.id for a, b in zip(one.cells, other.cells, strict=True)]
+    assert sum(changed) == 1 and len({c.id for c in one.cells}) == len(one.cells)
+
+
+@pytest.mark.parametrize(
+    "source, error, said",
+    [
+        ("# %%\n1 / 0\n", CellExecutionError, "ZeroDivisionError"),
+        ('# %% tags=["raises-exception"]\nprint(1)\n', ValueError, "nothing was raised"),
+        ("# %%\nimport sys\nprint(1, file=sys.stderr)\n", ValueError, "stderr"),
+        ('# %% tags=["solution"]\nx = 1\n\n# %%\nprint(x)\n', ValueError, "must come again"),
+        ('# %% tags=["solution"]\nx = 1\n', ValueError, "must come again"),
+        ("# %%\nprint(1\n", ValueError, "ruff cannot format"),
+        (LECTURE.replace(', "nbval-ignore-output"', ""), ValueError, "tag this cell nbval-ignore"),
+    ],
+)
+def test_what_must_not_be_committed_is_refused(source, error, said, tmp_path):
+    with pytest.raises(error, match=said):
+        built(source, tmp_path)
+
+
+def lines(cells) -> set[str]:
+    return {line.strip() for c in cells for line in c.source.splitlines() if line.strip()}
+
+
+def is_solution(cell) -> bool:
+    return "solution" in cell.metadata.get("tags", ())
+
+
+def reveals(nb, given) -> set[str]:
+    """The lines of solutions, found nowhere else in the lecture, that the student can read."""
+    hidden = lines(c for c in nb.cells if is_solution(c))
+    shown = lines(c for c in nb.cells if not is_solution(c))
+    text = nbformat.writes(given)
+    return {line for line in hidden - shown if line in text or line in lines(given.cells)}
+
+
+def test_a_solution_left_in_would_be_seen(lecture):
+    assert reveals(lecture, lecture) == {"return x + x", "A proof: x + x = 2 x."}
+
+
+@pytest.mark.parametrize("path", [None, *NOTEBOOKS], ids=lambda p: p.name if p else "synthetic")
+def test_the_student_gets_stubs_and_checks_and_no_solution(path, lecture):
+    nb = lecture if path is None else nbformat.read(path, 4)
+    given = student.student(nb)
+    nbformat.validate(given)
+    assert not reveals(nb, given)
+    assert not any(c.outputs or c.execution_count for c in notebook.code(given))
+    sources = [c.source for c in notebook.code(given)]
+    for c in notebook.code(nb):
+        if "raises-exception" in notebook.tags(c):
+            assert sources.count(c.source) == 1
+    kept = {t for c in given.cells for t in notebook.tags(c)}
+    assert kept <= {"control"}
+
+
+def test_the_student_runs_up_to_the_first_stub(lecture, tmp_path):
+    source, target = tmp_path / "lectures", tmp_path / "student"
+    source.mkdir()
+    notebook.write(lecture, source / "99_lecture.ipynb")
+    student.main(source, target)
+    given = nbformat.read(target / "99_lecture.ipynb", 4)
+    with pytest.raises(CellExecutionError, match="write double first"):
+        NotebookClient(given, timeout=120, kernel_name="python3").execute()
+    check = next(c for c in given.cells if "assert double" in c.source)
+    assert check.execution_count == 5
