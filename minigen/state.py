@@ -21,6 +21,7 @@ def named(params: Params) -> dict[str, Tensor]:
 
 
 def trained(state: dict[str, Tensor]) -> list[nn.Parameter]:
+    """The parameters that a step changes, each once; raises ValueError where there are none."""
     unique = {id(x): x for x in state.values() if x.requires_grad}  # tied weights count once
     if not unique:
         raise ValueError("there are no parameters to train: pass a net, or a list of parameters")

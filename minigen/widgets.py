@@ -7,8 +7,6 @@ import matplotlib.pyplot as plt
 from IPython.display import display
 from torch import Tensor
 
-from minigen import plot  # noqa: F401  # the house style
-
 
 def slider(
     draw: Callable,
