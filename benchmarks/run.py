@@ -75,6 +75,7 @@ def steps(net: torch.nn.Module, x0: torch.Tensor) -> Pair:
         return targets.loss(net, path, targets.eps, x0, eps, t).mean()
 
     adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+    # The bar is real, and goes to where a person would see it; its cost is part of the ratio.
     run = train.fit(loss, net, steps=10**9, ema=train.Ema(net), generator=generator)
 
     def by_hand():
@@ -96,8 +97,8 @@ def score(mixture: oracle.GaussianMixture, features: int, n: int = 10_000) -> Pa
     generator = torch.Generator().manual_seed(0)
     x = mixture.sample(n, generator=generator)[0]
     w = torch.randn(K, features, generator=generator)
-    y = torch.randn(features, n, generator=generator)
-    return (lambda: mixture.score(x)), (lambda: w.T @ (w @ y).softmax(0))
+    y = torch.randn(n, features, generator=generator)
+    return (lambda: mixture.score(x)), (lambda: (w.T @ (w @ y.T).softmax(0)).T.contiguous())
 
 
 def mixture(K: int, D: int, spread: float = 1.0, alike: bool = True) -> oracle.GaussianMixture:
