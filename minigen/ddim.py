@@ -17,7 +17,6 @@ from minigen.paths import GaussianPath, along
 from minigen.shapes import Denoiser, X, check_grid, like, noise
 
 
-@torch.no_grad()
 def sample(
     denoise: Denoiser,
     path: GaussianPath,
@@ -46,13 +45,13 @@ def sample(
     k = torch.sqrt((b_s**2 - var).clamp(min=0)) / b_t  # the clamp meets rounding at the bound only
     k, k0, std = k.tolist(), (a_s - k * a_t).tolist(), var.sqrt().tolist()
     for i, x0_hat in enumerate(along(denoise, t, xT)):
-        x = torch.add(x * k[i], x0_hat(x), alpha=k0[i])
-        if std[i]:  # 0 in the step to s = 0 for every eta
-            x = x.add_(noise(x, generator=generator), alpha=std[i])
+        with torch.no_grad():
+            x = torch.add(x * k[i], x0_hat(x), alpha=k0[i])
+            if std[i]:  # 0 in the step to s = 0 for every eta
+                x.add_(noise(x, generator=generator), alpha=std[i])
         yield x
 
 
-@torch.no_grad()
 def encode(denoise: Denoiser, path: GaussianPath, x0: X, ts: Float[Tensor, " N"]) -> Iterator[X]:
     """Data to noise: the deterministic walk of `sample` backwards, yielding each state.
 
@@ -71,7 +70,8 @@ def encode(denoise: Denoiser, path: GaussianPath, x0: X, ts: Float[Tensor, " N"]
     scale = torch.where(start, a_t, 1.0).tolist()
     k, k0 = k.tolist(), k0.tolist()
     for i, x0_hat in enumerate(along(denoise, torch.where(start, t, s), x0)):
-        x = torch.add(x * k[i], x0_hat(x * scale[i] if scale[i] != 1 else x), alpha=k0[i])
+        with torch.no_grad():
+            x = torch.add(x * k[i], x0_hat(x * scale[i] if scale[i] != 1 else x), alpha=k0[i])
         yield x
 
 

@@ -6,7 +6,6 @@ neighbouring knots of `paths.DDPM` are √α_t and β_t. So every formula here h
 too.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -79,27 +78,26 @@ class Normal:
         return -0.5 * ((x - self.mean) ** 2 / var + torch.log(2 * torch.pi * var)).flatten(1).sum(1)
 
 
-def _kept(path: GaussianPath, t: Time, s: Time) -> Time:
-    """1 − SNR_t/SNR_s, the share of the step's noise in xt; 1 at s = 0."""
-    return -torch.expm1(path.log_snr(t) - path.log_snr(s))
-
-
-def _posterior_coefficients(path: GaussianPath, t: Time, s: Time) -> tuple[Time, Time]:
-    """k0, k of E[xs | xt, x0] = k0 x0 + k xt."""
-    b_t, b_s, a_t, a_s = path.b(t), path.b(s), path.a(t), path.a(s)
-    return a_s * _kept(path, t, s), (a_t / a_s) * (b_s / b_t) ** 2
+def _bridge(path: GaussianPath, t: Time, s: Time) -> tuple[Time, Time, Time, Time]:
+    """k0, k of E[xs | xt, x0] = k0 x0 + k xt, and the variances β of q(xt | xs), β̃ of q(xs | xt,
+    x0).
+    """
+    a_t, b_t, a_s, b_s = path.a(t), path.b(t), path.a(s), path.b(s)
+    # 1 − SNR_t/SNR_s, the step's share of the noise in xt; 1 at s = 0
+    share = -torch.expm1(2 * torch.log((a_t / a_s) * (b_s / b_t)))
+    return a_s * share, (a_t / a_s) * (b_s / b_t) ** 2, b_t**2 * share, b_s**2 * share
 
 
 def forward_variance(path: GaussianPath, t: Time, s: Time) -> Time:
     """β = b_t² (1 − SNR_t/SNR_s), the variance of q(xt | xs); β_t at neighbouring knots."""
-    return path.b(t) ** 2 * _kept(path, t, s)
+    return _bridge(path, t, s)[2]
 
 
 def posterior_variance(path: GaussianPath, t: Time, s: Time) -> Time:
     """β̃ = b_s² (1 − SNR_t/SNR_s), the variance of q(xs | xt, x0); 0 at s = 0. [Ho et al., eq.
     7]
     """
-    return path.b(s) ** 2 * _kept(path, t, s)
+    return _bridge(path, t, s)[3]
 
 
 def interpolated_variance(path: GaussianPath, t: Time, s: Time, v: Tensor) -> Tensor:
@@ -130,8 +128,8 @@ def posterior(path: GaussianPath, x0: X, xt: X, t: Time, s: Time) -> Normal:
     if check_time(t).device.type == "cpu" and not bool((check_time(s) < t).all()):
         raise ValueError(f"the posterior goes back in time and needs s < t, got t = {t}, s = {s}")
     t, s = wide(t), wide(s)
-    k0, k = _posterior_coefficients(path, t, s)
-    return Normal(like(k0, x0) * x0 + like(k, xt) * xt, posterior_variance(path, t, s).to(xt.dtype))
+    k0, k, _, var = _bridge(path, t, s)
+    return Normal(like(k0, x0) * x0 + like(k, xt) * xt, var.to(xt.dtype))
 
 
 # Losses -----------------------------------------------------------------------------------------
@@ -153,7 +151,7 @@ def bound_weight(
     `bound_weight(...) * D * simple_loss(...)` is the term but for a constant. [Ho et al. 2020, eq.
     12]
     """
-    k0, _ = _posterior_coefficients(path, t, s)
+    k0 = _bridge(path, t, s)[0]
     return (k0 * path.sigma(t)) ** 2 / (2 * variance(path, t, s))
 
 
@@ -294,16 +292,23 @@ def bound(
         raise ValueError(f"the bound speaks of the data, so ts must end at 0, not at {ts[-1]:g}")
     if not bool(torch.isfinite(x0).all()):
         raise ValueError("x0 holds NaN or infinite values")
-    ts = ts.to(x0.device, wide(x0).dtype)
-    a, b = path.a(ts[0]).to(x0.dtype), path.b(ts[0]).to(x0.dtype)
-    zero, one = torch.zeros_like(x0), torch.ones_like(a)
-    terms = [_kl(Normal(a * x0, b * b), Normal(zero, one))]
-    lent = functools.partial(_positive, variance=variance)
-    for t, s in zip(ts[:-1], ts[1:], strict=True):
-        xt = path.mix(x0, noise(x0, generator=generator), t)
-        p = reverse(denoise, path, xt, t, s, variance=lent)
-        if len(terms) < len(ts) - 1:
-            terms.append(_kl(posterior(path, x0, xt, t, s), p))
+    t, s = ts[:-1], ts[1:]
+    a, b, var = path.a(t), path.b(t), _positive(path, t, s, variance)
+    k0, k, _, q_var = _bridge(path, t, s)
+    # to Python floats, once: the loop then waits for no device
+    a, b, k0, k = a.tolist(), b.tolist(), k0.tolist(), k.tolist()
+    var, q_var, t, s = (c.to(x0).unbind() for c in (var, q_var, t, s))
+    one = torch.ones_like(var[0])
+    terms = [_kl(Normal(a[0] * x0, one * b[0] ** 2), Normal(torch.zeros_like(x0), one))]
+    for i, x0_hat in enumerate(along(denoise, ts[:-1], x0)):
+        xt = a[i] * x0 + b[i] * noise(x0, generator=generator)
+        if isinstance(denoise, Learned):
+            guess, v = denoise.split(xt, t[i])
+            p = Normal(k0[i] * guess + k[i] * xt, interpolated_variance(path, t[i], s[i], v))
+        else:
+            p = Normal(k0[i] * x0_hat(xt) + k[i] * xt, var[i])
+        if i < len(t) - 1:
+            terms.append(_kl(Normal(k0[i] * x0 + k[i] * xt, q_var[i]), p))
         else:
             terms.append(-_log_bins(p, x0, levels) if levels else -p.log_prob(x0))
     terms = torch.stack(terms)
@@ -355,7 +360,6 @@ def hybrid_loss(
 # Sampling ---------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
 def ancestral(
     denoise: Denoiser,
     path: GaussianPath,
@@ -365,7 +369,8 @@ def ancestral(
     variance: Variance = posterior_variance,
     generator: torch.Generator | None = None,
 ) -> Iterator[X]:
-    """Samples p(xs | xt) down the grid and yields each state: x ← k0 E[x0 | x] + k x + √variance z.
+    """Samples p(xs | xt) down the grid, without gradients, and yields each state: x ← k0 E[x0 | x]
+    + k x + √variance z.
 
     ts falls from xT's time to 0, any sub-sequence; the last step adds no noise. `variance` is
     `posterior_variance` or `forward_variance`; a `Learned` denoiser uses its own. [Ho et al.,
@@ -376,14 +381,16 @@ def ancestral(
     t, s = ts[:-1], ts[1:]
     if isinstance(denoise, Learned):
         for i in range(len(t)):
-            p = reverse(denoise, path, x, t[i].to(x), s[i].to(x))
-            x = p.sample(generator=generator) if i < len(t) - 1 else p.mean
+            with torch.no_grad():
+                p = reverse(denoise, path, x, t[i].to(x), s[i].to(x))
+                x = p.sample(generator=generator) if i < len(t) - 1 else p.mean
             yield x
         return
-    k0, k = (c.tolist() for c in _posterior_coefficients(path, t, s))
+    k0, k = (c.tolist() for c in _bridge(path, t, s)[:2])
     std = variance(path, t, s).sqrt().tolist()
     for i, x0_hat in enumerate(along(denoise, t, xT)):
-        x = torch.add(x * k[i], x0_hat(x), alpha=k0[i])
-        if i < len(std) - 1:
-            x = x.add_(noise(x, generator=generator), alpha=std[i])
+        with torch.no_grad():
+            x = torch.add(x * k[i], x0_hat(x), alpha=k0[i])
+            if i < len(std) - 1:
+                x.add_(noise(x, generator=generator), alpha=std[i])
         yield x
