@@ -13,14 +13,14 @@ Params = nn.Module | Iterable[nn.Parameter]
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
-def named(params: Params) -> dict[str, Tensor]:
+def _named(params: Params) -> dict[str, Tensor]:
     """What is trained, by name; of a module also the buffers."""
     if isinstance(params, nn.Module):
         return params.state_dict(keep_vars=True)
     return {str(i): p for i, p in enumerate(params)}
 
 
-def trained(state: dict[str, Tensor]) -> list[nn.Parameter]:
+def _trained(state: dict[str, Tensor]) -> list[nn.Parameter]:
     """The parameters that a step changes, each once; raises ValueError where there are none."""
     unique = {id(x): x for x in state.values() if x.requires_grad}  # tied weights count once
     if not unique:
@@ -41,7 +41,7 @@ class Ema:
             raise ValueError(f"decay must lie in [0, 1), got {decay}")
         if not isinstance(params, nn.Module):
             params = list(params)
-        self.params = trained(named(params))
+        self.params = _trained(_named(params))
         self.decay, self.updates = decay, 0
         self.averages = [p.detach().clone() for p in self.params]
 
@@ -57,21 +57,21 @@ class Ema:
         """Within this context the net has the averaged weights; after it, its own again."""
         own = [p.detach().clone() for p in self.params]
         try:
-            self.put(self.params, self.averages)
+            self._put(self.params, self.averages)
             yield
         finally:
-            self.put(self.params, own)
+            self._put(self.params, own)
 
     def copy_to(self, net: nn.Module) -> None:
         """Give net, which may be the one trained or a copy of it, the averaged weights."""
-        params = trained(named(net))
+        params = _trained(_named(net))
         if [p.shape for p in params] != [a.shape for a in self.averages]:
             raise ValueError("the average belongs to a net of other shapes")
-        self.put(params, self.averages)
+        self._put(params, self.averages)
 
     @staticmethod
     @torch.no_grad()
-    def put(to: list[Tensor], values: list[Tensor]) -> None:
+    def _put(to: list[Tensor], values: list[Tensor]) -> None:
         for x, value in zip(to, values, strict=True):
             x.copy_(value)
 
@@ -80,8 +80,8 @@ class Run:
     """All that a training run needs to go on as if it had never stopped."""
 
     def __init__(self, params: Params, ema: Ema | None, generator: Generators):
-        self.named = named(params if isinstance(params, nn.Module) else list(params))
-        self.params, self.ema = trained(self.named), ema
+        self.named = _named(params if isinstance(params, nn.Module) else list(params))
+        self.params, self.ema = _trained(self.named), ema
         self.device = self.params[0].device
         if ema is not None and {*map(id, ema.params)} - {*map(id, self.params)}:
             raise ValueError("ema follows other parameters than those that are trained")
@@ -132,7 +132,7 @@ class Run:
             adam[int(i)][key] = x
         self.adam.load_state_dict({**self.adam.state_dict(), "state": adam})
         if self.ema:
-            self.ema.put(self.ema.averages, [part["ema"][str(i)] for i in range(len(part["ema"]))])
+            self.ema._put(self.ema.averages, [part["ema"][str(i)] for i in range(len(part["ema"]))])
             self.ema.updates = about["updates"]
         for i, generator in enumerate(self.generators):
             generator.set_state(part["generator"][f"{rank}.{i}"])

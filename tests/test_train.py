@@ -14,7 +14,7 @@ import pytest
 import torch
 import worker
 
-from minigen import nets, train
+from minigen import nets, parallel, train
 
 WORKER = Path(__file__).with_name("worker.py")
 B = 12
@@ -281,7 +281,7 @@ def start(*args, ranks=1, port=None, rank=0):
 def here(tmp_path, *args):
     """What the worker finds, run in this process."""
     worker.main(tmp_path / "out", *args)
-    return json.loads((tmp_path / "out").read_text())
+    return json.loads((tmp_path / "out").read_text())[-1]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
@@ -340,6 +340,8 @@ def test_two_processes_are_one_with_the_joint_batch(tmp_path):
     ends = together(tmp_path / "two", "20,30", tmp_path / "run")
     assert [code for _, code in ends] == [0, 0], ends
     two, one = json.loads((tmp_path / "two").read_text()), here(tmp_path, 30)
+    assert two == json.loads((tmp_path / "two.1").read_text())
+    two = two[-1]
     assert two["losses"] == pytest.approx(one["losses"][20:], rel=1e-10)
     assert two["weights"] == pytest.approx(one["weights"], rel=1e-8, abs=1e-10)
     assert two["average"] == pytest.approx(one["average"], rel=1e-8, abs=1e-10)
@@ -348,6 +350,15 @@ def test_two_processes_are_one_with_the_joint_batch(tmp_path):
 def test_processes_that_forgot_to_shard_are_told(tmp_path):
     for err, code in together(tmp_path / "out", 3, "", 0, "whole"):
         assert code == 1 and "give each its part with train.shard" in err
+
+
+def test_one_process_is_alone():
+    """Outside torchrun nothing is sent anywhere, and no process group is needed."""
+    x = torch.tensor(2.0)
+    assert (parallel.rank(), parallel.world()) == (0, 1)
+    assert parallel.mean(x) is x and parallel.gather("a") == ["a"]
+    assert parallel.join(len, [torch.nn.Parameter(x)]) is len
+    assert parallel.same(x) is None and parallel.check_different(x) is None
 
 
 def test_shard(monkeypatch):

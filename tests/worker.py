@@ -1,7 +1,8 @@
 """A training run that the tests kill, interrupt, take up again, and start on several processes.
 
 python worker.py OUT STEPS [CHECKPOINT [PAUSE [PART]]] trains a small net in float64 on a joint
-batch of which each process takes its part, and writes losses, weights and average to OUT.
+batch of which each process takes its part, and writes losses, weights and average of each
+run to OUT, or to OUT.n on process n > 0.
 STEPS such as 20,30 means: a run of 20 steps, then with a new net the same call with 30.
 """
 
@@ -16,14 +17,13 @@ from minigen import nets, train
 
 
 def main(out, steps, checkpoint=None, pause=0, part="shard"):
-    for each in str(steps).split(","):
-        outcome = run(int(each), checkpoint or None, float(pause), part)
-    if train.parallel.rank() == 0:
-        Path(out).write_text(json.dumps(outcome))
+    ends = [run(int(n), checkpoint or None, float(pause), part) for n in str(steps).split(",")]
+    rank = train.parallel.rank()
+    Path(f"{out}.{rank}" if rank else out).write_text(json.dumps(ends))
 
 
 def run(steps, checkpoint, pause, part):
-    torch.manual_seed(1)
+    torch.manual_seed(1 + train.parallel.rank())  # fit makes all start like process 0
     net = nets.MLP(2, hidden=16, depth=2, classes=3).double()
     generator = torch.Generator().manual_seed(0)
     take = train.shard if part == "shard" else lambda *x: x
