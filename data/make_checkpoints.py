@@ -1,0 +1,136 @@
+"""Train the bundled checkpoints: python data/make_checkpoints.py [--seed 0] [--only NAME].
+
+Each is trained on the train split of the digits in one thread, measured against the test split, and
+written to --to (data/) with the command, the seed, the commit and what was measured.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from minigen import data, ddim, ddpm, metrics, nets, paths, targets, train
+
+HERE = Path(__file__).parent
+NULL = 10  # the label that stands for "any digit"
+SAMPLES, STEPS = 2000, 20
+
+
+def digits_classifier(seed: int):
+    """The held-out judge: cross-entropy with a little noise on the images, Adam, cosine rate."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    net = metrics.DigitsClassifier()
+    batches = data.batches(*data.digits("train"), size=128, generator=generator)
+
+    def loss():
+        x, label = next(batches)
+        noisy = x + 0.3 * torch.randn(x.shape, generator=generator)
+        return F.cross_entropy(net(noisy), label)
+
+    steps = 800
+    for _ in train.fit(loss, net, steps=steps, lr=train.cosine(1e-3, steps), progress=False):
+        pass
+    x, label = data.digits("test")
+    accuracy = metrics.accuracy(net, x, label)
+    return net, {"test accuracy": str(metrics.share_with_error(accuracy, len(x)))}
+
+
+def digits_path() -> paths.DDPM:
+    """The chain that `digits_eps` was trained on."""
+    return paths.DDPM(ddpm.quadratic_betas(1000))
+
+
+def digits_eps(seed: int):
+    """ε(xt, t, digit), the digit left out one time in ten, so that guidance can use it too."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    net, path = nets.ResMLP((1, 8, 8), hidden=256, depth=4, classes=10), digits_path()
+    batches = data.batches(*data.digits("train"), size=256, generator=generator)
+    steps, ema = 2600, train.Ema(net, 0.998)
+
+    def loss():
+        x0, label = next(batches)
+        label = torch.where(torch.rand(len(x0), generator=generator) < 0.1, NULL, label)
+        t = torch.randint(1, path.T + 1, (len(x0),), generator=generator) / path.T
+        eps = torch.randn(x0.shape, generator=generator)
+        return ddpm.simple_loss(net, path, x0, t, eps, label).mean()
+
+    rate = train.cosine(3e-3, steps, warmup=100)
+    start = time.process_time()
+    for _ in train.fit(loss, net, steps=steps, lr=rate, ema=ema, progress=False):
+        pass
+    ema.copy_to(net)
+    cost = {"training": f"{time.process_time() - start:.0f} s of one CPU core"}
+    return net, cost | quality(sample(net, path, seed), torch.arange(SAMPLES) % 10, seed)
+
+
+def sample(net, path, seed: int, n: int = SAMPLES, steps: int = STEPS) -> torch.Tensor:
+    """n digits, 0 to 9 in turn, by deterministic DDIM steps from a seeded start, in [-1, 1]."""
+    xT = torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(1000 + seed))
+    denoise = paths.denoiser(net, path, targets.eps, torch.arange(n) % 10)
+    *_, x = ddim.sample(denoise, path, xT, torch.linspace(1, 0, steps + 1))
+    return x.clamp(-1, 1)  # the range of an image: what lies beyond is no shade of grey
+
+
+def quality(x, label, seed: int) -> dict[str, str]:
+    """What digits are judged by, with standard errors, beside the floor of real test digits."""
+    judge = metrics.DigitsClassifier()
+    train.load(data.checkpoint("digits_classifier"), judge)
+    (real, _), (test, _) = data.digits("train"), data.digits("test")
+    generator = torch.Generator().manual_seed(seed)
+
+    def frechet(a, b):
+        with torch.no_grad():
+            a, b = judge.features(a), judge.features(b)
+        return str(metrics.with_error(metrics.frechet, a, b, generator=generator))
+
+    def share(value, n):
+        return str(metrics.share_with_error(value, n))
+
+    return {
+        "accuracy": share(metrics.accuracy(judge, x, label), len(x)),
+        "duplicates": share(metrics.duplicates(x, real), len(x)),
+        "duplicates, floor": share(metrics.duplicates(test, real), len(test)),
+        "Fréchet to train": frechet(x, real),
+        "Fréchet to test": frechet(x, test),
+        "Fréchet of test to train, floor": frechet(test, real),
+    }
+
+
+def commit() -> str:
+    """The commit that the code stands at, with a + where files differ from it."""
+    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    return subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
+RECIPES = {"digits_classifier": digits_classifier, "digits_eps": digits_eps}  # in this order
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Make all checkpoints, or the one named by --only."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=RECIPES)
+    parser.add_argument("--to", type=Path, default=HERE)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    for name in [options.only] if options.only else RECIPES:
+        start = time.process_time()
+        net, measured = RECIPES[name](options.seed)
+        about = {"seed": options.seed, "commit": commit(), "measured": measured}
+        about["command"] = f"python data/make_checkpoints.py --only {name} --seed {options.seed}"
+        about["torch"] = torch.__version__
+        path = options.to / f"{name}.safetensors"
+        train.save(path, net, **about)
+        print(f"{path}  {time.process_time() - start:.0f} CPU-s", file=sys.stderr)
+        for key, value in measured.items():
+            print(f"    {key}: {value}")
+
+
+if __name__ == "__main__":
+    main()
