@@ -56,6 +56,7 @@ class GaussianPath:
         return self.b(t) / self.a(t)
 
 
+@dataclass(frozen=True)
 class Linear(GaussianPath):
     """a = 1 − t, b = t: the straight path of rectified flow. [Liu et al. 2022]"""
 
@@ -66,6 +67,7 @@ class Linear(GaussianPath):
         return check_time(t).clone()
 
 
+@dataclass(frozen=True)
 class Cosine(GaussianPath):
     """a = cos(πt/2), b = sin(πt/2): variance preserving, angle proportional to time."""
 

@@ -1,4 +1,4 @@
-"""The oracle against quadrature, autograd, finite differences and ODE solutions that know nothing of it."""
+"""The oracle against quadrature, autograd, differences and ODE solutions that know nothing of it."""
 
 import math
 
@@ -218,7 +218,9 @@ def test_flow_map_solves_the_ode(path):
     x = torch.tensor([-1.5, -0.2, 0.1, 0.9, 2.0], dtype=torch.float64) * path.b(t)
     # Runge–Kutta of order 4, step after step between knots, on the oracle's velocity
     knots = getattr(path, "T", 100)
-    nodes = torch.arange(round(0.9 * knots), round(0.2 * knots) - 1, -1, dtype=torch.float64) / knots
+    nodes = (
+        torch.arange(round(0.9 * knots), round(0.2 * knots) - 1, -1, dtype=torch.float64) / knots
+    )
     x_rk, f = x[:, None].clone(), m.velocity(path)
     t, s = nodes[0], nodes[-1]
     for a, b in zip(nodes[:-1], nodes[1:], strict=True):
