@@ -57,7 +57,8 @@ def points(
 
 
 def _plane(ax: Axes) -> Axes:
-    ax.set_aspect("equal", adjustable="datalim")
+    shared = len(ax.get_shared_x_axes().get_siblings(ax)) > 1  # such axes can't be widened alone
+    ax.set_aspect("equal", adjustable="box" if shared else "datalim")
     ax.set(xlabel="$x_1$", ylabel="$x_2$")
     return ax
 

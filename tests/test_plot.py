@@ -67,6 +67,13 @@ def test_points_show_each_sample_on_one_scale():
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("$x_1$", "$x_2$")
 
 
+def test_points_keep_one_scale_on_axes_that_share_theirs():
+    fig, axes = plt.subplots(1, 2, sharex=True, sharey=True)
+    for ax in axes:
+        assert plot.points(torch.tensor([[0.0, 1.0], [4.0, 2.0]]), ax).get_aspect() == 1
+    fig.canvas.draw()  # matplotlib refuses here, not before
+
+
 def test_density_puts_x1_to_the_right_and_x2_up():
     peak = torch.tensor([[2.0, -1.0]])
     mixture = oracle.GaussianMixture(torch.ones(1), peak, torch.full((1, 2), 0.3))
