@@ -1,4 +1,4 @@
-"""The oracle against quadrature, autograd, differences and ODE solutions that know nothing of it."""
+"""The oracle against quadrature, autograd, differences and ODE solutions that are not its own."""
 
 import math
 

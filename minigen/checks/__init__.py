@@ -43,7 +43,7 @@ def same(answer: Tensor, truth: Tensor, rtol: float = 1e-6) -> bool:
 
 
 def compare(what: str, answer, truth: Tensor, slips: Mapping[str, Tensor]) -> None:
-    """Raises Wrong unless answer and truth agree; `slips` maps diagnoses to the values they give."""
+    """Raises Wrong unless answer and truth agree; `slips` maps diagnoses to their values."""
     if not isinstance(answer, Tensor):
         raise Wrong(f"{what} should be a tensor of shape {tuple(truth.shape)}, got {answer!r}")
     if same(answer, truth):
