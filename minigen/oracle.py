@@ -122,7 +122,7 @@ class GaussianMixture:
 
     def _from_centre(self, x: X) -> Float[Tensor, "D B"]:
         """x − centre, flat, samples last."""
-        return x.flatten(1).T.contiguous() - _column(self.centre)
+        return (x.flatten(1) - self.centre).T
 
     def _logits(self, y: Float[Tensor, "D B"]) -> Float[Tensor, "K B"]:
         """log (weights_k N(x; k)) at y = x − centre; less ½ p y² where the std is shared."""
