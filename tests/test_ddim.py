@@ -42,7 +42,7 @@ def test_eta_one_is_ddpm_for_any_denoiser(path, dtype, device):
         assert_close(x, y, rtol=tol, atol=tol)
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, "at the bound"])
 @every_path
 def test_every_member_keeps_the_marginals(path, eta, monkeypatch):
     # fix x0 = m ± s and eps = ±1: linear maps of them have the exact second moments of the chain
@@ -51,6 +51,8 @@ def test_every_member_keeps_the_marginals(path, eta, monkeypatch):
     ts = grid(1, path, low=0.4)
     z = torch.tensor([1, -1, 1, -1, 1, -1, 1, -1], dtype=torch.float64)[:, None]
     monkeypatch.setattr(ddim, "noise", lambda x, generator=None: z)
+    if eta == "at the bound":  # ς² = b_s²: no predicted noise is left, all of it is fresh
+        eta = float(path.b(ts[1]) / ddpm.posterior_variance(path, ts[0], ts[1]).sqrt())
     xt = path.mix(x0, eps, ts[0])
     (xs,) = ddim.sample(lambda x, t: x0, path, xt, ts, eta=eta)  # one that knows x0
     a, b = path.a(ts[1]), path.b(ts[1])

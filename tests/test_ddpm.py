@@ -476,3 +476,34 @@ def test_bad_input_is_refused_in_words():
     with pytest.raises(ValueError, match="label 12 is out of range"):
         denoise = paths.denoiser(nets.MLP(2, classes=10), PATH, targets.eps, label=12)
         next(ddpm.ancestral(denoise, PATH, x, torch.linspace(1, 0, 4)))
+
+
+def test_the_two_kls_differ_by_a_mutual_information():
+    # identities: E KL(q(xs | xt, x0) ‖ p) − E KL(q(xs | xt) ‖ p) = I(xs; x0 | xt), whatever p is
+    t, s, v = knot(500), knot(499), 0.25
+    one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    k0 = float(ddpm.posterior(PATH, one, zero, t, s).mean)
+    low, beta = (float(f(PATH, t, s)) for f in (ddpm.posterior_variance, ddpm.forward_variance))
+    left = v * (1 - float(ABAR[500])) / (v * float(ABAR[500]) + 1 - float(ABAR[500]))  # Var(x0|xt)
+    reverse = low + k0**2 * left
+    information = 0.5 * math.log(reverse / low)
+    assert abs(information - 1.14983e-4) < 1e-9
+    low, beta, reverse = torch.tensor([low, beta, reverse], dtype=torch.float64)
+    # E over x0 given xt of the squared distance of the means: k0² Var(x0 | xt)
+    means = torch.tensor([[1.0], [-1.0]], dtype=torch.float64) * k0 * left**0.5
+    for shift in (0.0, 0.3, -1.0):  # three models: the true mean plus a shift, variance β
+        p = ddpm.Normal(zero + shift, beta)
+        wide = ddpm._kl(ddpm.Normal(means, low), ddpm.Normal(p.mean.expand(2, 1), beta)).mean()
+        narrow = ddpm._kl(ddpm.Normal(zero, reverse), p)
+        assert abs(float(wide - narrow) - information) < 1e-12
+
+
+def test_residual_of_the_best_predictor_is_orthogonal_to_it(generator):
+    # E[(eps − ε*) ε*] = 0, within four standard errors
+    data, n, t = line(), 200_000, torch.tensor(0.25, dtype=torch.float64)
+    x0, _ = data.sample(n, generator=generator)
+    eps = torch.randn(x0.shape, generator=generator, dtype=torch.float64)
+    best = data.eps(PATH)(PATH.mix(x0, eps, t), t)
+    product = (eps - best) * best
+    assert abs(float(product.mean())) < 4 * float(product.std()) / n**0.5
+    assert abs(float((eps * best).mean())) > 0.3  # which is far from 0 for eps itself
