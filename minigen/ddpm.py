@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from minigen import targets
+from minigen.normal import Normal, kl, log_bins
 from minigen.paths import GaussianPath, NetDenoiser, along, denoiser
 from minigen.shapes import Denoiser, Label, Net, Time, X, check_grid, check_time, like, noise, wide
 
@@ -54,28 +55,6 @@ def cosine_betas(T: int = 1000, s: float = 0.008) -> Float[Tensor, "T"]:
 
 
 # One step, forwards and back --------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Normal:
-    """N(mean, var): `mean` shaped as the data, `var` a coefficient () or (B,), or one for each
-    value.
-    """
-
-    mean: X
-    var: Tensor
-
-    def _spread(self) -> Tensor:
-        return self.var if self.var.ndim > 1 else like(self.var, self.mean).expand_as(self.mean)
-
-    def sample(self, *, generator: torch.Generator | None = None) -> X:
-        """mean + √var z."""
-        return self.mean + self._spread().sqrt() * noise(self.mean, generator=generator)
-
-    def log_prob(self, x: X) -> Float[Tensor, " B"]:
-        """log density in nats, summed over the data axes."""
-        var = self._spread()
-        return -0.5 * ((x - self.mean) ** 2 / var + torch.log(2 * torch.pi * var)).flatten(1).sum(1)
 
 
 def _bridge(path: GaussianPath, t: Time, s: Time) -> tuple[Time, Time, Time, Time]:
@@ -216,26 +195,6 @@ def reverse(
     return Normal(posterior(path, x0_hat, xt, t, s).mean, var)
 
 
-def _kl(q: Normal, p: Normal) -> Float[Tensor, " B"]:
-    """KL(q ‖ p) of each sample, in nats."""
-    vq, vp = q._spread(), p._spread()
-    terms = torch.log(vp) - torch.log(vq) + (vq + (q.mean - p.mean) ** 2) / vp - 1
-    return 0.5 * terms.flatten(1).sum(1)
-
-
-def _log_bins(p: Normal, x0: X, levels: int) -> Float[Tensor, " B"]:
-    """log probability of the bin of x0 among equal levels on [−1, 1], open at both ends. [Ho et
-    al., eq. 13]
-    """
-    std, half = p._spread().sqrt(), 1 / (levels - 1)
-    high = torch.where(x0 > 1 - half, torch.inf, (x0 + half - p.mean) / std)
-    low = torch.where(x0 < half - 1, -torch.inf, (x0 - half - p.mean) / std)
-    flip = low > 0  # the difference is taken in the lower tail, where log_ndtr keeps its digits
-    high, low = torch.where(flip, -low, high), torch.where(flip, -high, low)
-    top = torch.special.log_ndtr(high)
-    return (top + torch.log1p(-torch.exp(torch.special.log_ndtr(low) - top))).flatten(1).sum(1)
-
-
 @dataclass(frozen=True)
 class Bound:
     """The variational bound −log p(x0) ≤ prior + Σ steps + reconstruction: mean over samples, in
@@ -299,7 +258,7 @@ def bound(
     a, b, k0, k = a.tolist(), b.tolist(), k0.tolist(), k.tolist()
     var, q_var, t, s = (c.to(x0).unbind() for c in (var, q_var, t, s))
     one = torch.ones_like(var[0])
-    terms = [_kl(Normal(a[0] * x0, one * b[0] ** 2), Normal(torch.zeros_like(x0), one))]
+    terms = [kl(Normal(a[0] * x0, one * b[0] ** 2), Normal(torch.zeros_like(x0), one))]
     for i, x0_hat in enumerate(along(denoise, ts[:-1], x0)):
         xt = a[i] * x0 + b[i] * noise(x0, generator=generator)
         if isinstance(denoise, Learned):
@@ -308,9 +267,9 @@ def bound(
         else:
             p = Normal(k0[i] * x0_hat(xt) + k[i] * xt, var[i])
         if i < len(t) - 1:
-            terms.append(_kl(Normal(k0[i] * x0 + k[i] * xt, q_var[i]), p))
+            terms.append(kl(Normal(k0[i] * x0 + k[i] * xt, q_var[i]), p))
         else:
-            terms.append(-_log_bins(p, x0, levels) if levels else -p.log_prob(x0))
+            terms.append(-log_bins(p, x0, levels) if levels else -p.log_prob(x0))
     terms = torch.stack(terms)
     steps = terms[1:].flip(0).mean(1)
     stderr = terms.sum(0).std() / len(x0) ** 0.5
@@ -353,7 +312,7 @@ def hybrid_loss(
     out, x0_hat, v = _read(path, net(xt, t.to(xt.dtype), label), xt, t)
     q = posterior(path, x0, xt, t, s)
     p = Normal(posterior(path, x0_hat, xt, t, s).mean, interpolated_variance(path, t, s, v))
-    term = torch.where(s > 0, _kl(q, p), -p.log_prob(x0)) / x0[0].numel()
+    term = torch.where(s > 0, kl(q, p), -p.log_prob(x0)) / x0[0].numel()
     return (out - eps).square().flatten(1).mean(1) + weight * path.T * term
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from minigen import ddpm, nets, paths, targets
+from minigen.normal import kl, log_bins
 from minigen.oracle import GaussianMixture
 
 BETAS = ddpm.linear_betas()
@@ -262,12 +263,12 @@ def test_bins_are_a_distribution_and_refine_to_a_density():
     for levels in (17, 256):
         x = torch.linspace(-1, 1, levels, dtype=torch.float64)[:, None]
         p_all = ddpm.Normal(p.mean.expand(levels, 1), p.var)
-        log_bins = ddpm._log_bins(p_all, x, levels)
-        assert abs(float(log_bins.exp().sum()) - 1) < 1e-12
+        got = log_bins(p_all, x, levels)
+        assert abs(float(got.exp().sum()) - 1) < 1e-12
     middle = slice(100, 150)
     density = p_all.log_prob(x) + math.log(2 / 255)
-    assert_close(log_bins[middle], density[middle], rtol=1e-3, atol=1e-3)
-    far = ddpm._log_bins(ddpm.Normal(-x, p.var / 1e4), x, 256)  # 100 σ away: no −∞
+    assert_close(got[middle], density[middle], rtol=1e-3, atol=1e-3)
+    far = log_bins(ddpm.Normal(-x, p.var / 1e4), x, 256)  # 100 σ away: no −∞
     assert bool(torch.isfinite(far).all())
 
 
@@ -493,8 +494,8 @@ def test_the_two_kls_differ_by_a_mutual_information():
     means = torch.tensor([[1.0], [-1.0]], dtype=torch.float64) * k0 * left**0.5
     for shift in (0.0, 0.3, -1.0):  # three models: the true mean plus a shift, variance β
         p = ddpm.Normal(zero + shift, beta)
-        wide = ddpm._kl(ddpm.Normal(means, low), ddpm.Normal(p.mean.expand(2, 1), beta)).mean()
-        narrow = ddpm._kl(ddpm.Normal(zero, reverse), p)
+        wide = kl(ddpm.Normal(means, low), ddpm.Normal(p.mean.expand(2, 1), beta)).mean()
+        narrow = kl(ddpm.Normal(zero, reverse), p)
         assert abs(float(wide - narrow) - information) < 1e-12
 
 

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # The order in which the course is read. A module imports only what stands before it here.
 ROOMS = """
-    shapes paths targets oracle embeddings nets toys data files parallel state train metrics
+    shapes normal paths targets oracle embeddings nets toys data files parallel state train metrics
     plot widgets
     markov vae ddpm ddim score guidance gan flow
 """.split()

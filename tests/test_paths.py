@@ -89,6 +89,8 @@ def test_known_values():
     t = torch.tensor(0.3, dtype=torch.float64)
     assert_close(paths.VE().sigma(torch.ones_like(t)), 50.0 * torch.ones_like(t))
     assert_close(paths.VE().b(torch.zeros_like(t)), 0.01 * torch.ones_like(t))
+    half = torch.full_like(t, 0.5)  # the noise of VE grows geometrically
+    assert_close(paths.VE().b(half), torch.full_like(t, (0.01 * 50.0) ** 0.5))
     x = torch.ones(1, 2, dtype=torch.float64)
     assert_close(targets.value(targets.velocity, paths.Linear(), 3 * x, 5 * x, t), 2 * x)
     # ∫β of VP at t = 1 is (0.1 + 20)/2

@@ -6,6 +6,7 @@ import torch
 
 from minigen import ddpm, paths
 from minigen.checks import Wrong, call, compare
+from minigen.shapes import X
 
 _BETAS = torch.linspace(0.02, 0.3, 40, dtype=torch.float64)  # mid-schedule, no two ᾱ alike
 _ABAR = torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - _BETAS, 0)])
@@ -21,66 +22,62 @@ def posterior(function: Callable) -> None:
     x0, xt = _draw(2, 5, 3)
     t = torch.tensor([17, 2, 31, 23, 9])
     answer = call(function, x0, xt, t, _BETAS)
-    mean, var = _pair(answer)
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
+        raise Wrong(f"two things are asked for, mean and variance; got {type(answer).__name__}")
     T = len(_BETAS)
     q = ddpm.posterior(paths.DDPM(_BETAS), x0, xt, t.double() / T, (t - 1).double() / T)
+    compare("the mean", answer[0], q.mean, _mean_slips(x0, xt, t, q.mean))
+    compare("the variance", answer[1], q.var, _variance_slips(t, q.var))
+    print("posterior: right, mean and variance, each sample at its own step.")
+
+
+def _mean_slips(x0: X, xt: X, t: torch.Tensor, mean: X) -> dict[str, X]:
+    """What the usual slips make of the mean."""
     b, a, now, before = _BETAS[t - 1], 1 - _BETAS[t - 1], _ABAR[t], _ABAR[t - 1]
+    b_late, now_late = _BETAS[t], _ABAR[t + 1]
+    to_x0, to_xt = before.sqrt() * b / (1 - now), a.sqrt() * (1 - before) / (1 - now)
 
     def combine(to_x0, to_xt):
         return to_x0[:, None] * x0 + to_xt[:, None] * xt
 
-    to_x0, to_xt = before.sqrt() * b / (1 - now), a.sqrt() * (1 - before) / (1 - now)
-    b_late, now_late = _BETAS[t], _ABAR[t + 1]
-    compare(
-        "the mean",
-        mean,
-        q.mean,
-        {
-            "√ᾱ_t stands where √α_t belongs, in front of xt: one step has the factor of one step": (
-                combine(to_x0, now.sqrt() * (1 - before) / (1 - now))
-            ),
-            "√α_{t−1} stands where √ᾱ_{t−1} belongs, in front of x0: all steps up to t − 1": (
-                combine(_single(t - 1).sqrt() * b / (1 - now), to_xt)
-            ),
-            "the sign between the two parts is minus; the cross terms of the squares are plus": (
-                combine(to_x0, -to_xt)
-            ),
-            "the sign of the whole mean is flipped": -q.mean,
-            "x0 and xt have changed places": combine(to_xt, to_x0),
-            "the division by 1 − ᾱ_t is missing": (1 - now)[:, None] * q.mean,
-            "1 − ᾱ_{t−1} stands below the fractions where 1 − ᾱ_t belongs": (
-                ((1 - now) / (1 - before))[:, None] * q.mean
-            ),
-            "betas[t] is β_{t+1}: the table begins with β_1, so β_t is betas[t − 1]": combine(
-                now.sqrt() * b_late / (1 - now_late),
-                (1 - b_late).sqrt() * (1 - now) / (1 - now_late),
-            ),
-        },
-    )
-    compare(
-        "the variance",
-        var,
-        q.var,
-        {
-            "this is β_t, the variance of the step forward; β̃_t is smaller": b,
-            "this is the standard deviation; the square of it is asked for": q.var.sqrt(),
-            "the fraction is upside down: 1 − ᾱ_{t−1} belongs on top": (1 - now) / (1 - before) * b,
-            "this is 1/β̃_t, the precision": 1 / q.var,
-            "1 − α_{t−1} stands where 1 − ᾱ_{t−1} belongs": (1 - _single(t - 1)) / (1 - now) * b,
-        },
-    )
-    print("posterior: right, mean and variance, each sample at its own step.")
+    return {
+        "√ᾱ_t stands where √α_t belongs, in front of xt: one step has the factor of one step": (
+            combine(to_x0, now.sqrt() * (1 - before) / (1 - now))
+        ),
+        "√α_{t−1} stands where √ᾱ_{t−1} belongs, in front of x0: all steps up to t − 1": (
+            combine(_single(t - 1).sqrt() * b / (1 - now), to_xt)
+        ),
+        "the sign between the two parts is minus; the cross terms of the squares are plus": (
+            combine(to_x0, -to_xt)
+        ),
+        "the sign of the whole mean is flipped": -mean,
+        "x0 and xt have changed places": combine(to_xt, to_x0),
+        "the division by 1 − ᾱ_t is missing": (1 - now)[:, None] * mean,
+        "1 − ᾱ_{t−1} stands below the fractions where 1 − ᾱ_t belongs": (
+            ((1 - now) / (1 - before))[:, None] * mean
+        ),
+        "betas[t] is β_{t+1}: the table begins with β_1, so β_t is betas[t − 1]": combine(
+            now.sqrt() * b_late / (1 - now_late),
+            (1 - b_late).sqrt() * (1 - now) / (1 - now_late),
+        ),
+    }
+
+
+def _variance_slips(t: torch.Tensor, var: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the usual slips make of the variance."""
+    b, now, before = _BETAS[t - 1], _ABAR[t], _ABAR[t - 1]
+    return {
+        "this is β_t, the variance of the step forward; β̃_t is smaller": b,
+        "this is the standard deviation; the square of it is asked for": var.sqrt(),
+        "the fraction is upside down: 1 − ᾱ_{t−1} belongs on top": (1 - now) / (1 - before) * b,
+        "this is 1/β̃_t, the precision": 1 / var,
+        "1 − α_{t−1} stands where 1 − ᾱ_{t−1} belongs": (1 - _single(t - 1)) / (1 - now) * b,
+    }
 
 
 def _single(t: torch.Tensor) -> torch.Tensor:
     """α_t of one step, α_0 = 1."""
     return torch.cat([torch.ones(1, dtype=torch.float64), 1 - _BETAS])[t]
-
-
-def _pair(answer) -> tuple:
-    if not isinstance(answer, tuple | list) or len(answer) != 2:
-        raise Wrong(f"two things are asked for, mean and variance; got {type(answer).__name__}")
-    return tuple(answer)
 
 
 def reverse_step(function: Callable) -> None:
@@ -90,39 +87,45 @@ def reverse_step(function: Callable) -> None:
         b, a, now = _BETAS[t - 1], 1 - _BETAS[t - 1], _ABAR[t]
         mean = (xt - b / (1 - now).sqrt() * eps_hat) / a.sqrt()
         truth = mean + b.sqrt() * z if t > 1 else mean
-        rest = truth - mean
-        answer = call(function, xt, eps_hat, t, _BETAS, z)
-        b_late, now_late = _BETAS[t], _ABAR[t + 1]
-        late = (xt - b_late / (1 - now_late).sqrt() * eps_hat) / (1 - b_late).sqrt()
-        slips = {
-            "1/√ᾱ_t stands in front, which undoes all steps at once; one step back has 1/√α_t": (
-                (xt - b / (1 - now).sqrt() * eps_hat) / now.sqrt() + rest
-            ),
-            "√(1 − α_t) stands below β_t where √(1 − ᾱ_t) belongs: x_t holds all steps' noise": (
-                (xt - b / (1 - a).sqrt() * eps_hat) / a.sqrt() + rest
-            ),
-            "this jumps to x̂0: bars stand everywhere, so every step returns the denoised mean": (
-                (xt - (1 - now).sqrt() * eps_hat) / now.sqrt() + rest
-            ),
-            "the predicted noise is added, it should be taken away": (
-                (xt + b / (1 - now).sqrt() * eps_hat) / a.sqrt() + rest
-            ),
-            "betas[t] is β_{t+1}: the table begins with β_1, so β_t is betas[t − 1]": (
-                late + b_late.sqrt() * z if t > 1 else late
-            ),
-        }
-        if t == 1:
-            slips["noise is added in the last step; at t = 1 the mean is the answer"] = (
-                mean + b.sqrt() * z
-            )
-        else:
-            beta_tilde = (1 - _ABAR[t - 1]) / (1 - now) * b
-            slips |= {
-                "the noise is missing: add √β_t z": mean,
-                "the noise has the factor β_t, a variance; its standard deviation is √β_t": (
-                    mean + b * z
-                ),
-                "this is √β̃_t z; the task asks for ς² = β_t": mean + beta_tilde.sqrt() * z,
-            }
-        compare(f"x_{{t−1}} at t = {t}", answer, truth, slips)
+        slips = _slips_of_the_mean(xt, eps_hat, t, truth - mean)
+        slips |= _slips_of_the_noise(z, t, mean)
+        compare(f"x_{{t−1}} at t = {t}", call(function, xt, eps_hat, t, _BETAS, z), truth, slips)
     print("reverse_step: right, mid-chain and in the last step.")
+
+
+def _slips_of_the_mean(xt: X, eps_hat: X, t: int, rest: X) -> dict[str, X]:
+    """Steps with a wrong mean and the right noise `rest`."""
+    b, a, now = _BETAS[t - 1], 1 - _BETAS[t - 1], _ABAR[t]
+    b_late, now_late = _BETAS[t], _ABAR[t + 1]
+    late = (xt - b_late / (1 - now_late).sqrt() * eps_hat) / (1 - b_late).sqrt()
+    return {
+        "1/√ᾱ_t stands in front, which undoes all steps at once; one step back has 1/√α_t": (
+            (xt - b / (1 - now).sqrt() * eps_hat) / now.sqrt() + rest
+        ),
+        "√(1 − α_t) stands below β_t where √(1 − ᾱ_t) belongs: x_t holds all steps' noise": (
+            (xt - b / (1 - a).sqrt() * eps_hat) / a.sqrt() + rest
+        ),
+        "this jumps to x̂0: bars stand everywhere, so every step returns the denoised mean": (
+            (xt - (1 - now).sqrt() * eps_hat) / now.sqrt() + rest
+        ),
+        "the predicted noise is added, it should be taken away": (
+            (xt + b / (1 - now).sqrt() * eps_hat) / a.sqrt() + rest
+        ),
+        "betas[t] is β_{t+1}: the table begins with β_1, so β_t is betas[t − 1]": (
+            late + rest * (b_late / b).sqrt()
+        ),
+    }
+
+
+def _slips_of_the_noise(z: X, t: int, mean: X) -> dict[str, X]:
+    """Steps with the right mean and a wrong noise."""
+    b = _BETAS[t - 1]
+    if t == 1:
+        last = "noise is added in the last step; at t = 1 the mean is the answer"
+        return {last: mean + b.sqrt() * z}
+    beta_tilde = (1 - _ABAR[t - 1]) / (1 - _ABAR[t]) * b
+    return {
+        "the noise is missing: add √β_t z": mean,
+        "the noise has the factor β_t, a variance; its standard deviation is √β_t": mean + b * z,
+        "this is √β̃_t z; the task asks for ς² = β_t": mean + beta_tilde.sqrt() * z,
+    }
