@@ -61,6 +61,19 @@ def test_every_member_keeps_the_marginals(path, eta, monkeypatch):
 
 
 @every_path
+def test_fresh_noise_has_the_std_eta_root_beta_tilde(path, monkeypatch):
+    # errata B2: ς = η √β̃, so at η = ½ a quarter of the variance, not half of it
+    ts, xt = grid(1, path, low=0.4), torch.randn(4, 2, dtype=torch.float64)
+
+    def after(z):
+        monkeypatch.setattr(ddim, "noise", lambda x, generator=None: z * torch.ones_like(x))
+        return next(ddim.sample(strange, path, xt, ts, eta=0.5))
+
+    std = 0.5 * ddpm.posterior_variance(path, ts[0], ts[1]).sqrt()
+    assert_close(after(1.0) - after(0.0), std.expand(4, 2), rtol=1e-11, atol=1e-13)
+
+
+@every_path
 def test_eta_zero_is_euler_in_scaled_coordinates(path, double, device):
     # x̄ = x/a, ρ = b/a: x̄_s = x̄_t + (ρ_s − ρ_t) eps
     ts = grid(1, path, low=0.33)
@@ -188,6 +201,7 @@ def test_slerp_walks_the_great_circle(dtype, device, generator):
         each = ddim.slerp(a[i : i + 1], b[i : i + 1], u[i])
         assert_close(ddim.slerp(a, b, u)[i : i + 1], each, rtol=1e-4, atol=1e-5)
     # parallel vectors: the straight line, no NaN
+    assert_close(ddim.slerp(a, a, 0.5), a)
     assert_close(ddim.slerp(a, 3 * a, 0.5), 2 * a, rtol=1e-3, atol=1e-3)
 
 
