@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minigen.ddpm import posterior_variance
+from minigen.ddpm import bridge
 from minigen.paths import GaussianPath, along
 from minigen.shapes import Denoiser, X, check_grid, like, noise
 
@@ -34,9 +34,9 @@ def sample(
     with ς² > b_s², TypeError for xT of another dtype than the net.
     """
     ts, x = check_grid(ts), xT
-    t, s = ts[:-1], ts[1:]
-    a_t, b_t, a_s, b_s = path.a(t), path.b(t), path.a(s), path.b(s)
-    var = eta**2 * posterior_variance(path, t, s)
+    a, b = path.a(ts), path.b(ts)
+    a_t, b_t, a_s, b_s = a[:-1], b[:-1], a[1:], b[1:]
+    var = eta**2 * bridge(a_t, b_t, a_s, b_s)[3]
     if eta < 0 or bool((var > b_s**2 * (1 + 1e-12)).any()):
         raise ValueError(
             f"eta = {eta:g} leaves no room for the predicted noise: it needs eta ≥ 0 and a step "
@@ -44,7 +44,7 @@ def sample(
         )
     k = torch.sqrt((b_s**2 - var).clamp(min=0)) / b_t  # the clamp meets rounding at the bound only
     k, k0, std = k.tolist(), (a_s - k * a_t).tolist(), var.sqrt().tolist()
-    for i, x0_hat in enumerate(along(denoise, t, xT)):
+    for i, x0_hat in enumerate(along(denoise, ts[:-1], xT)):
         with torch.no_grad():
             x = torch.add(x * k[i], x0_hat(x), alpha=k0[i])
             if std[i]:  # 0 in the step to s = 0 for every eta

@@ -57,14 +57,18 @@ def cosine_betas(T: int = 1000, s: float = 0.008) -> Float[Tensor, "T"]:
 # One step, forwards and back --------------------------------------------------------------------
 
 
-def _bridge(path: GaussianPath, t: Time, s: Time) -> tuple[Time, Time, Time, Time]:
-    """k0, k of E[xs | xt, x0] = k0 x0 + k xt, and the variances β of q(xt | xs), β̃ of q(xs | xt,
-    x0).
+def bridge(a_t: Time, b_t: Time, a_s: Time, b_s: Time) -> tuple[Time, Time, Time, Time]:
+    """(k0, k, β, β̃) of a step between t and s < t, from the path's coefficients at both.
+
+    E[xs | xt, x0] = k0 x0 + k xt, Var(xt | xs) = β, Var(xs | xt, x0) = β̃. [Kingma et al. 2021]
     """
-    a_t, b_t, a_s, b_s = path.a(t), path.b(t), path.a(s), path.b(s)
     # 1 − SNR_t/SNR_s, the step's share of the noise in xt; 1 at s = 0
     share = -torch.expm1(2 * torch.log((a_t / a_s) * (b_s / b_t)))
     return a_s * share, (a_t / a_s) * (b_s / b_t) ** 2, b_t**2 * share, b_s**2 * share
+
+
+def _bridge(path: GaussianPath, t: Time, s: Time) -> tuple[Time, Time, Time, Time]:
+    return bridge(path.a(t), path.b(t), path.a(s), path.b(s))
 
 
 def forward_variance(path: GaussianPath, t: Time, s: Time) -> Time:
@@ -73,9 +77,7 @@ def forward_variance(path: GaussianPath, t: Time, s: Time) -> Time:
 
 
 def posterior_variance(path: GaussianPath, t: Time, s: Time) -> Time:
-    """β̃ = b_s² (1 − SNR_t/SNR_s), the variance of q(xs | xt, x0); 0 at s = 0. [Ho et al., eq.
-    7]
-    """
+    """β̃ = b_s² (1 − SNR_t/SNR_s), the variance of q(xs | xt, x0); 0 at s = 0. [Ho et al., eq. 7]"""
     return _bridge(path, t, s)[3]
 
 
