@@ -101,7 +101,12 @@ def test_posterior_keeps_the_marginal(path, t, share):
     k0 = ddpm.posterior(path, one, 0 * one, t, s).mean
     k = ddpm.posterior(path, 0 * one, one, t, s).mean
     assert_close((k0 + k * path.a(t)).squeeze(), path.a(s), rtol=1e-11, atol=1e-12)
+    coefficients = ddpm.bridge(path.a(t), path.b(t), path.a(s), path.b(s))
     var = ddpm.posterior_variance(path, t, s)
+    beta = ddpm.forward_variance(path, t, s)
+    assert_close(
+        torch.stack(coefficients), torch.stack([*(c.squeeze() for c in (k0, k)), beta, var])
+    )
     # the step forward from s to t gives b_t² back from b_s²
     assert_close((k * path.b(t)).squeeze() ** 2 + var, path.b(s) ** 2, rtol=1e-9, atol=1e-14)
     ratio = (path.a(t) / path.a(s)) ** 2
