@@ -36,7 +36,14 @@ def in_float32(x0, xt, t, betas):
     return mean.double(), var.double()
 
 
-@pytest.mark.parametrize("right", [textbook, by_precision, in_eps_form])
+def by_snr(x0, xt, t, betas):
+    _, a, now, before = (c[:, None] for c in tables(t, betas))
+    ratio = now / (1 - now) * (1 - before) / before  # SNR_t / SNR_{t−1}
+    mean = before.sqrt() * (1 - ratio) * x0 + ratio / a.sqrt() * xt
+    return mean, ((1 - before) * (1 - ratio))[:, 0]
+
+
+@pytest.mark.parametrize("right", [textbook, by_snr, in_eps_form])
 def test_posterior_accepts_right_answers(right, capsys):
     check.posterior(right)
     assert "right" in capsys.readouterr().out
@@ -64,7 +71,27 @@ SLIPS = {
         var(b, now, before),
     ),
     "√α_{t−1} stands where √ᾱ_{t−1}": lambda x0, xt, b, a, now, before, t, betas: (
-        ((1 - betas[t - 2]).sqrt()[:, None] * b * x0 + a.sqrt() * (1 - before) * xt) / (1 - now),
+        (
+            torch.cat([torch.ones(1), 1 - betas])[t - 1].sqrt()[:, None] * b * x0
+            + a.sqrt() * (1 - before) * xt
+        )
+        / (1 - now),
+        var(b, now, before),
+    ),
+    "right but at t = 1": lambda x0, xt, b, a, now, before, t, betas: (
+        usual(x0, xt, b, a, now, torch.cumprod(1 - betas, 0)[t - 2][:, None]),
+        var(b, now, before),
+    ),
+    "ᾱ is read one step too late": lambda x0, xt, b, a, now, before, t, betas: (
+        usual(x0, xt, b, a, torch.cumprod(1 - betas, 0)[t][:, None], now),
+        var(b, now, before),
+    ),
+    "in front of x0 without its root": lambda x0, xt, b, a, now, before, t, betas: (
+        (before * b * x0 + a.sqrt() * (1 - before) * xt) / (1 - now),
+        var(b, now, before),
+    ),
+    "in front of xt without its root": lambda x0, xt, b, a, now, before, t, betas: (
+        (before.sqrt() * b * x0 + a * (1 - before) * xt) / (1 - now),
         var(b, now, before),
     ),
     "is minus": lambda x0, xt, b, a, now, before, t, betas: (
@@ -105,7 +132,7 @@ SLIPS = {
     ),
     "1 − α_{t−1} stands": lambda x0, xt, b, a, now, before, t, betas: (
         usual(x0, xt, b, a, now, before),
-        betas[t - 2] / (1 - now[:, 0]) * b[:, 0],
+        torch.cat([torch.zeros(1), betas])[t - 1] / (1 - now[:, 0]) * b[:, 0],
     ),
 }
 
@@ -126,6 +153,11 @@ def test_posterior_knows_the_step_too_late():
         check.posterior(late)
 
 
+def test_posterior_knows_the_division_by_zero_at_the_first_step():
+    with pytest.raises(checks.Wrong, match="NaN at t = 1 only"):
+        check.posterior(by_precision)
+
+
 def test_posterior_sees_shapes_and_nonsense():
     def transposed(x0, xt, t, betas):  # (B, D) times (B,) at B = D hides; here it cannot
         mean, v = textbook(x0, xt, t, betas)
@@ -141,6 +173,8 @@ def test_posterior_sees_shapes_and_nonsense():
         check.posterior(lambda x0, xt, t, betas: (x0 / 0, t / 0))
     with pytest.raises(checks.Wrong, match="is right"):
         check.posterior(lambda x0, xt, t, betas: (x0, t.double()))
+    with pytest.raises(checks.Wrong, match=r"only as \(B, 1\)"):
+        check.posterior(lambda x0, xt, t, betas: (betas[t - 1] * x0, betas))
     with pytest.raises(checks.Wrong, match="could not be called"):
         check.posterior(lambda x0: x0)
 
@@ -179,6 +213,8 @@ STEPS = {
     "√(1 − α_t) stands below": wrong_step(below=lambda b, abar: b.sqrt()),
     "jumps to x̂0": wrong_step(front=lambda b, abar: abar, below=lambda b, abar: (1 - abar).sqrt()),
     "noise is added, it should": wrong_step(sign=1),
+    "applied to xt only": wrong_step(below=lambda b, abar: b / (1 - abar).sqrt() * (1 - b).sqrt()),
+    "below β_t without its root": wrong_step(below=lambda b, abar: b / (1 - abar)),
     "betas[t] is β_{t+1}": wrong_step(shift=1),
     "added in the last step": wrong_step(last=True),
     "noise is missing": wrong_step(noise=lambda b, abar, t: 0 * b),

@@ -30,6 +30,13 @@ def call(function: Callable, *args, **kwargs):
         answer = None
     except TypeError as error:
         raise Wrong(f"{name} could not be called as the task says: {error}") from None
+    except (RuntimeError, IndexError) as error:
+        if "must match" not in str(error) and "broadcast" not in str(error):
+            raise
+        raise Wrong(
+            f"shapes did not fit ({error}): a number for each sample, (B,), meets data (B, D) "
+            f"only as (B, 1), for instance c[:, None]"
+        ) from None
     if answer is None or answer is Ellipsis:
         raise NotYet(f"{name} returns nothing yet: put your answer in place of the dots")
     return answer
@@ -37,9 +44,11 @@ def call(function: Callable, *args, **kwargs):
 
 def same(answer: Tensor, truth: Tensor, rtol: float = 1e-6) -> bool:
     """Whether the answer has the truth's shape and, but for rounding, its values."""
-    return answer.shape == truth.shape and torch.allclose(
-        answer.to(truth.dtype), truth, rtol=rtol, atol=rtol * float(truth.abs().max())
-    )
+    if answer.shape != truth.shape:
+        return False
+    size = truth[torch.isfinite(truth)].abs()
+    atol = rtol * float(size.max()) if len(size) else 0.0
+    return torch.allclose(answer.to(truth.dtype), truth, rtol=rtol, atol=atol, equal_nan=True)
 
 
 def compare(what: str, answer, truth: Tensor, slips: Mapping[str, Tensor]) -> None:

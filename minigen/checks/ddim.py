@@ -18,16 +18,8 @@ def _draws(*shape: int) -> Tensor:
 
 
 def _answer(function: Callable, *args) -> Tensor:
-    """The function's answer; a batch that meets the data axes the wrong way is named."""
-    try:
-        answer = call(function, *args)
-    except (RuntimeError, IndexError) as error:
-        if "must match" not in str(error) and "broadcast" not in str(error):
-            raise
-        raise Wrong(
-            f"shapes did not fit ({error}): a number for each sample, (B,), meets data (B, D) "
-            f"only as (B, 1)"
-        ) from None
+    """The function's answer, a tensor."""
+    answer = call(function, *args)
     if not isinstance(answer, Tensor):
         raise Wrong(f"the answer should be a tensor, got {answer!r}")
     return answer
