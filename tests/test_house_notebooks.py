@@ -105,7 +105,7 @@ def test_a_lecture_has_a_control_and_exercises(path):
     assert "nbval-ignore-output" in tags(control) and control.outputs
     assert sum("solution-check" in tags(c) for c in cells) >= 2
     compared = [c for c in cells if "nbval-ignore-output" not in tags(c)]
-    assert len(compared) > 0.8 * len(cells)
+    assert len(compared) >= 0.75 * len(cells)  # the rest: widgets, and figures of a short training
 
 
 def ran(*outputs: str) -> nbformat.NotebookNode:
