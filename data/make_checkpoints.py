@@ -51,7 +51,7 @@ def digits_eps(seed: int):
     generator = torch.Generator().manual_seed(seed)
     net, path = nets.ResMLP((1, 8, 8), hidden=256, depth=4, classes=10), digits_path()
     batches = data.batches(*data.digits("train"), size=256, generator=generator)
-    steps, ema = 2200, train.Ema(net, 0.998)
+    steps, ema = 2600, train.Ema(net, 0.998)
 
     def loss():
         x0, label = next(batches)
