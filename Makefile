@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
+AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root) # in a container; Lab refuses otherwise
 
 # One thread per process and kernel: small tensors on two spinning threads are 2-64 times slower.
 export OMP_NUM_THREADS := 1
@@ -15,7 +16,7 @@ help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 lab: $(READY) ## open JupyterLab on the lectures
-	OMP_NUM_THREADS= $(BIN)/jupyter lab --notebook-dir=notebooks 00_start.ipynb
+	env -u OMP_NUM_THREADS $(BIN)/jupyter lab --notebook-dir=notebooks $(AS_ROOT) notebooks/00_start.ipynb
 
 test: lint ## check style, run the unit tests and every notebook
 	$(BIN)/python -m pytest
