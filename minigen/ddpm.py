@@ -91,9 +91,7 @@ def interpolated_variance(path: GaussianPath, t: Time, s: Time, v: Tensor) -> Te
 
 
 def _positive(path: GaussianPath, t: Time, s: Time, variance: Variance) -> Time:
-    """The variance, or where that is 0 (β̃ into the data) the variance of the step before, 2t − s
-    to t.
-    """
+    """The variance, or where that is 0 (β̃ into the data) that of the step before, 2t − s to t."""
     var = variance(path, t, s)
     return torch.where(var > 0, var, variance(path, (2 * t - s).clamp(max=1), t))
 
@@ -162,9 +160,7 @@ class Learned:
 
 
 def _read(path: GaussianPath, out: Tensor, xt: X, t: Time) -> tuple[X, X, X]:
-    """(ε_θ, x0_hat, v) of a two-output net; x0_hat and with it the mean take no part in v's
-    gradient.
-    """
+    """(ε_θ, x0_hat, v) of a two-output net; no gradient flows through x0_hat, hence the mean."""
     if out.shape[1] != 2 * xt.shape[1]:
         raise ValueError(
             f"a learned variance needs two outputs a value: for states {tuple(xt.shape)} the net "

@@ -1,5 +1,4 @@
-"""The exact answer: a diffused Gaussian mixture is a Gaussian mixture, so nothing about it is
-unknown.
+"""The exact answer: a diffused Gaussian mixture is a Gaussian mixture, nothing is unknown.
 
 If x0 ~ Σ w_k N(m_k, diag v_k) and xt = a x0 + b eps, then xt ~ Σ w_k N(a m_k, diag(a² v_k + b²));
 score, denoiser, noise, velocity and class posterior at every t are averages over the components.
@@ -97,18 +96,16 @@ class GaussianMixture:
 
     @classmethod
     def _raw(cls, weights, means, stds, shared) -> "GaussianMixture":
-        """Without the checks: for mixtures that are right by construction, (B, K, D) ones
-        included.
-        """
+        """Without the checks, for what is right by construction, (B, K, D) stacks included."""
         self = object.__new__(cls)
         self.weights, self.means, self.stds = weights, means, stds
         self._prepare(shared)
         return self
 
     def _prepare(self, shared: bool) -> None:
-        """log w_k N(x; m_k, v_k) = const_k + Σ_d (h_kd y_d − ½ p_kd y_d²), y = x − centre, p = 1/v,
-        h = p m.
+        """log w_k N(x; m_k, v_k) = const_k + Σ_d (h_kd y_d − ½ p_kd y_d²), y = x − centre.
 
+        Here p = 1/v and h = p m.
         Points and means are taken from the centre, so that the squares stay small in float32. Where
         all components share one std the square is the same for all of them and leaves the softmax
         (`_shared`).
@@ -184,9 +181,7 @@ class GaussianMixture:
         return path.a(t).to(self.means).reshape(shape), path.b(t).to(self.means).reshape(shape)
 
     def at(self, path: GaussianPath, t: Time) -> "GaussianMixture":
-        """The marginal of xt: means a m_k, variances a² v_k + b². For t (B,), one mixture for each
-        row.
-        """
+        """The marginal of xt: means a m_k, variances a² v_k + b²; for t (B,), one for each row."""
         a, b = self._coefficients(path, t)
         stds = torch.sqrt((a * self.stds) ** 2 + b * b)
         return self._raw(self.weights, a * self.means, stds, self._shared)

@@ -85,8 +85,9 @@ def _noise_of(log_a2: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class VP(GaussianPath):
-    """a² = exp(−∫β), β(t) = beta_min + t (beta_max − beta_min), a² + b² = 1. [Song et al. 2021, eq.
-    32]
+    """a² = exp(−∫β), β(t) = beta_min + t (beta_max − beta_min), b² = 1 − a².
+
+    The continuous limit of DDPM's chain. [Song et al. 2021, eq. 32]
     """
 
     beta_min: float = 0.1
@@ -104,8 +105,9 @@ class VP(GaussianPath):
 
 @dataclass(frozen=True)
 class VE(GaussianPath):
-    """a = 1, b = sigma_min (sigma_max / sigma_min)^t, so b(0) = sigma_min > 0. [Song et al. 2021,
-    eq. 30]
+    """a = 1, b = sigma_min (sigma_max / sigma_min)^t, so b(0) = sigma_min > 0.
+
+    [Song et al. 2021, eq. 30]
     """
 
     sigma_min: float = 0.01
@@ -119,11 +121,10 @@ class VE(GaussianPath):
 
 
 class DDPM(GaussianPath):
-    """The chain of a β-table as a continuous path: log ᾱ linear between the knots t = i/T. [Ho et
-    al. 2020]
+    """The chain of a β-table as a continuous path: log ᾱ linear between the knots t = i/T.
 
     a² = ᾱ(t), b² = 1 − ᾱ(t), ᾱ(i/T) = ∏_{j≤i} (1 − β_j). Tables are float64: `betas`, `alphas` (T,)
-    hold steps 1..T, `alpha_bars` (T+1,) starts with ᾱ_0 = 1.
+    hold steps 1..T, `alpha_bars` (T+1,) starts with ᾱ_0 = 1. [Ho et al. 2020]
     Raises ValueError unless betas is (T,) with every entry in (0, 1).
     """
 
@@ -156,8 +157,7 @@ class DDPM(GaussianPath):
 
 
 def inverse(target: Target, path: GaussianPath, t: Time) -> tuple[Time, Time, Time, Time]:
-    """(p, q, r, s) of x0 = p xt + q y, eps = r xt + s y: the inverse of the 2×2 matrix [[a, b], [c,
-    d]].
+    """(p, q, r, s) of x0 = p xt + q y and eps = r xt + s y: the inverse of [[a, b], [c, d]].
 
     Infinite or NaN where the target does not determine x0: det = ad − bc = 0.
     """
@@ -225,8 +225,7 @@ class NetDenoiser:
 def denoiser(
     net: Net, path: GaussianPath, target: Target, label: Label | int | None = None
 ) -> Denoiser:
-    """E[x0 | xt] of a network trained on a target: x0 = p xt + q net(xt, t, label), for any
-    sampler.
+    """E[x0 | xt] as read from a network trained on a target: x0 = p xt + q net(xt, t, label).
 
     `label` (one class for all, or one for each sample) is bound here. When called, raises TypeError
     for states of another dtype than the net, ValueError for a grid time at which the target fails.
@@ -235,9 +234,7 @@ def denoiser(
 
 
 def along(denoise: Denoiser, ts: Float[Tensor, " N"], x: X) -> list[Callable[[X], X]]:
-    """One function x -> E[x0 | x] for each time of a grid; a denoiser with its own `along` prepares
-    them.
-    """
+    """One function x -> E[x0 | x] for each time of a grid, prepared where the denoiser can."""
     if hasattr(denoise, "along"):
         return denoise.along(ts, x)
     return [lambda x, t=t: denoise(x, t) for t in ts.to(x).unbind()]

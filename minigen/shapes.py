@@ -15,9 +15,7 @@ Net = Callable[..., X]  # net(xt, t, label=None)
 
 
 def like(coef: Float[Tensor, "..."], x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """A coefficient of shape () or (B,), in the dtype of x, ready to multiply x of shape (B,
-    *D).
-    """
+    """A coefficient () or (B,) in the dtype of x, ready to multiply x of shape (B, *D)."""
     return coef.to(x.dtype).reshape(coef.shape + (1,) * (x.ndim - 1) if coef.ndim else ())
 
 
@@ -35,9 +33,7 @@ def noise(x: Float[Tensor, "..."], *, generator: torch.Generator | None = None):
 
 
 def wide(t: Tensor) -> Tensor:
-    """t in float64, where coefficients are differences of nearly equal numbers; MPS has float32
-    only.
-    """
+    """t in float64, for coefficients that are small differences; on MPS, which has none, t."""
     return t if t.device.type == "mps" else t.double()
 
 

@@ -1,6 +1,4 @@
-"""What a network is trained to predict: c(t) x0 + d(t) eps, each target one pair of
-coefficients.
-"""
+"""What a network is trained to predict: c(t) x0 + d(t) eps, one pair (c, d) for each target."""
 
 import torch
 
@@ -28,9 +26,7 @@ def v(path: GaussianPath, t: Time) -> tuple[Time, Time]:
 
 
 def velocity(path: GaussianPath, t: Time) -> tuple[Time, Time]:
-    """dxt/dt at fixed (x0, eps): (c, d) = (a′, b′); on the linear path eps − x0. [Lipman et al.
-    2023]
-    """
+    """dxt/dt at fixed (x0, eps): (c, d) = (a′, b′); eps − x0 if linear. [Lipman et al. 2023]"""
     return path.da(t), path.db(t)
 
 
