@@ -152,11 +152,12 @@ class GaussianMixture:
     def score(self, x: X) -> X:
         """∇ log p(x) = Σ_k p(k | x) (m_k − x) / v_k: two matrix products and a softmax."""
         y = self._from_centre(x)
-        out = _back(self._slopes, self._weights(y))
-        out = out[:-1] / out[-1]  # the last row is the softmax's denominator
-        h = out[: len(y)]
-        p = _column(self._p[..., 0, :]) if self._shared else out[len(y) :]
-        return torch.addcmul(h, p, y, value=-1).T.reshape(x.shape)
+        out = _back(self._slopes, self._weights(y))  # its last row is the softmax's denominator
+        if self._shared:
+            score = torch.addcmul(out[:-1] / out[-1], _column(self._p[..., 0, :]), y, value=-1)
+        else:
+            score = torch.addcmul(out[: len(y)], out[len(y) : -1], y, value=-1) / out[-1]
+        return score.T.reshape(x.shape)
 
     def mean(self) -> Float[Tensor, "D"]:
         """E[x]."""
