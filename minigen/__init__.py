@@ -5,6 +5,7 @@ from minigen import (
     ddim,
     ddpm,
     diagnostics,
+    linear_gaussian,
     markov,
     metrics,
     nets,
@@ -13,10 +14,11 @@ from minigen import (
     shapes,
     targets,
     train,
+    vae,
 )
 
 __version__ = "0.1.0"
 __all__ = [
-    "data", "ddim", "ddpm", "diagnostics", "markov", "metrics", "nets", "oracle", "paths", "shapes",
-    "targets", "train",
+    "data", "ddim", "ddpm", "diagnostics", "linear_gaussian", "markov", "metrics", "nets", "oracle",
+    "paths", "shapes", "targets", "train", "vae",
 ]  # fmt: skip

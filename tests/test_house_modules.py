@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # The order in which the course is read. A module imports only what stands before it here.
 ROOMS = """
     shapes normal paths targets oracle embeddings nets toys data files parallel state train metrics
-    diagnostics plot widgets
+    diagnostics linear_gaussian plot widgets
     markov vae ddpm ddim score guidance gan flow
 """.split()
 BACK_ROOMS = {"files", "parallel", "state"}  # train's own helpers, tested through it
