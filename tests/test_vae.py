@@ -491,6 +491,7 @@ def test_bad_arguments_are_named(bound):
     refuses("must be 1 or more: 0", net_with(), samples=0)
     refuses(r"density over \(3,\)", net_with(decoder=lambda z: torch.zeros(len(z), 4)))
     refuses(r"density over \(3,\)", net_with(decoder=lambda z: torch.zeros(len(z), 1)))
+    refuses(r"gave \(1,\) of them", net_with(decoder=lambda z: torch.zeros(1, 3)))
     pixels = lambda mean: dist.Normal(mean, 1.0)  # one density for each pixel
     summed = vae.VAE(net_with().encoder, net_with().decoder, pixels)
     refuses("one density", summed)
