@@ -67,7 +67,8 @@ def rhat(chain: Chain) -> Float[Tensor, ""]:
     """√((n−1)/n + B̂/W): spread of all half-chains over that within them, 1 once they agree.
 
     W is the mean variance within the 2B halves (of n states), B̂ the variance of their means. Above
-    1.01 the chains tell of their starts. [Gelman et al. 2013, section 11.4; Vehtari et al. 2021]
+    1.01 run longer: the chains have not mixed, or are worth few draws.
+    [Gelman et al. 2013, section 11.4; Vehtari et al. 2021]
     """
     x = _centred(chain)
     half = len(x) // 2
