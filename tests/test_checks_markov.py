@@ -65,6 +65,9 @@ def hastings(x, y):
     [
         (step_with(lambda x, y: 0.0), "left out q"),
         (step_with(lambda x, y: x.log() - y.log()), "upside down"),
+        (step_with(lambda x, y: y / x), "ratio y/x itself"),
+        (lambda f, x, s, z, u: x if u < f(x) else propose(x, s, z), "let each sample decide"),
+        (lambda f, x, s, z, u: (right(f, x, s, z, u),) * 2, "should be a tensor"),
         (step_with(lambda x, y: 0.0, move=lambda x, s, z: x + s * z), "you added s z"),
         (step_with(hastings, lambda log_u, u, a: u < a), "you compared u"),
         (step_with(hastings, lambda log_u, u, a: log_u >= a), "stay where you should move"),
@@ -114,6 +117,10 @@ def error_with(tau):
         (lambda x, lags: error(x, lags) ** 2, "the root"),
         (lambda x, lags: error(x, lags) * math.sqrt(len(x)), "spread of the states"),
         (lambda x, lags: error(x, lags) * math.sqrt(len(x) / (len(x) - 1)), "n − 1"),
+        (lambda x, lags: error(x, lags + 1), "took one more"),
+        (error_with(lambda c: 1 + 2 * c[1:].sum()), "summed the covariances"),
+        (error_with(lambda c: 1 / (1 + 2 * (c[1:] / c[0]).sum())), "you divided by it"),
+        (lambda x, lags: sum((x[:-k] * x[k:]).mean() for k in range(lags)), r"d\[: n - k\]"),
         (lambda x, lags: error(x, lags).reshape(1), r"has shape \(1,\)"),
     ],
 )

@@ -7,6 +7,7 @@ the values it saw. It raises `NotYet` for a stub, `Wrong` for a wrong answer, an
 when all is well.
 """
 
+import reprlib
 from collections.abc import Callable, Mapping
 
 import torch
@@ -31,6 +32,11 @@ def call(function: Callable, *args, **kwargs):
     except TypeError as error:
         raise Wrong(f"{name} could not be called as the task says: {error}") from None
     except (RuntimeError, IndexError) as error:
+        if "Boolean value of Tensor" in str(error):
+            raise Wrong(
+                f"{name} asks `if` of a whole batch ({error}): let each sample decide, with "
+                f"torch.where(condition, one, other)"
+            ) from None
         if "must match" not in str(error) and "broadcast" not in str(error):
             raise
         raise Wrong(
@@ -54,7 +60,9 @@ def same(answer: Tensor, truth: Tensor, rtol: float = 1e-6) -> bool:
 def compare(what: str, answer, truth: Tensor, slips: Mapping[str, Tensor]) -> None:
     """Raises Wrong unless answer and truth agree; `slips` maps diagnoses to their values."""
     if not isinstance(answer, Tensor):
-        raise Wrong(f"{what} should be a tensor of shape {tuple(truth.shape)}, got {answer!r}")
+        raise Wrong(
+            f"{what} should be a tensor of shape {tuple(truth.shape)}, got {reprlib.repr(answer)}"
+        )
     if same(answer, truth):
         return
     for diagnosis, value in slips.items():

@@ -19,16 +19,19 @@ def _gamma(x: Tensor) -> Tensor:
     return torch.where(x > 0, 2 * x.clamp(min=1e-300).log() - 2 * x, -math.inf)
 
 
-def _step(x, s, z, u, *, ratio=1.0, add=False, log_u=True, flip=False, always=False) -> Tensor:
+def _step(
+    x, s, z, u, *, ratio=1.0, plain=False, add=False, log_u=True, flip=False, always=False
+) -> Tensor:
     """The right step, or one with the slip named."""
     y = x + s * z if add else x * torch.exp(s * z)
-    log_alpha = _gamma(y) - _gamma(x) + (0.0 if add else ratio * s * z)
+    log_alpha = _gamma(y) - _gamma(x) + (0.0 if add else y / x if plain else ratio * s * z)
     take = (u.log() if log_u else u) < log_alpha
     take = ~take if flip else take | always
     return torch.where(take, y, x)
 
 
 STEP_SLIPS = {
+    "you added the ratio y/x itself to a logarithm: add log y − log x": {"plain": True},
     "you left out q(x|y)/q(y|x), which is y/x here: the 1/y of the log-normal does not cancel": {
         "ratio": 0.0
     },
@@ -63,13 +66,14 @@ def positive_step(function: Callable) -> None:
     print(f"right: {moved} of {n} chains moved, the others stay")
 
 
-def _error(x: Tensor, lags: int, *, factor=2.0, first=1, pairs=True, mean=True, root=True, n=None):
+def _error(x: Tensor, lags: int, *, factor=2.0, first=1, pairs=True, mean=True, root=True, n=None,
+           more=0, v=True, power=1):  # fmt: skip
     """The right error, or one with the slip named."""
-    d = x - x.mean() if mean else x
+    d, lags = x - x.mean() if mean else x, lags + more
     sums = torch.stack([(d[: len(d) - k] * d[k:]).sum() for k in range(lags)])
     c = sums / (len(x) - torch.arange(lags)) if pairs else sums / len(x)
-    tau = 1 + factor * (c[first:] / c[0]).sum()
-    value = c[0] * tau / (len(x) if n is None else n)
+    tau = 1 + factor * (c[first:] / (c[0] if v else 1)).sum()
+    value = c[0] * tau**power / (len(x) if n is None else n)
     return value.sqrt() if root else value
 
 
@@ -79,9 +83,11 @@ ERROR_SLIPS = {
     },
     "each pair at distance k counts twice, as (i, j) and (j, i): τ = 1 + 2 Σ ρ_k": {"factor": 1.0},
     "the sum begins at k = 1: the 1 in front is ρ_0 already": {"first": 0},
-    "at distance k there are n − k pairs, and the covariance is their mean; you divided by n": {
-        "pairs": False
-    },
+    "the covariance at distance k is the mean over its n − k pairs; you divided by n, or weighted "
+    "it by 1 − k/n": {"pairs": False},
+    "the last lag is lags − 1; you took one more": {"more": 1},
+    "ρ_k is the covariance divided by v; you summed the covariances": {"v": False},
+    "the variance of the mean grows with τ; you divided by it": {"power": -1},
     "covariances are about the mean: subtract x.mean() first": {"mean": False},
     "that is the variance of the mean; its standard error is the root": {"root": False},
     "that is the spread of the states; their mean's variance is smaller by n": {"n": 1},
@@ -99,7 +105,14 @@ def standard_error(function: Callable) -> None:
             x = phi * x + math.sqrt(1 - phi**2) * z[k]
             states.append(x)
         chain = 2.0 + 1.7 * torch.stack(states)
-        answer = call(function, chain, lags)
+        try:
+            answer = call(function, chain, lags)
+        except Wrong as error:
+            if "shapes did not fit" not in str(error):
+                raise
+            raise Wrong(
+                f"{error.__context__}: for k = 0 the slice d[:-k] is empty; write d[: n - k]"
+            ) from None
         answer = torch.tensor(answer).to(chain) if isinstance(answer, float) else answer
         slips = {why: _error(chain, lags, **slip) for why, slip in ERROR_SLIPS.items()}
         slips["the same estimate for k = 0: divide by n, where x.var() divides by n − 1"] = _error(
