@@ -11,6 +11,7 @@ from minigen import (
     nets,
     oracle,
     paths,
+    score,
     shapes,
     targets,
     train,
@@ -20,5 +21,5 @@ from minigen import (
 __version__ = "0.1.0"
 __all__ = [
     "data", "ddim", "ddpm", "diagnostics", "linear_gaussian", "markov", "metrics", "nets", "oracle",
-    "paths", "shapes", "targets", "train", "vae",
+    "paths", "score", "shapes", "targets", "train", "vae",
 ]  # fmt: skip
