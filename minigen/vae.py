@@ -157,7 +157,7 @@ def free_bits(mean: Latent, log_var: Latent, floor: float) -> Float[Tensor, ""]:
 
 
 def active_units(mean: Float[Tensor, "N k"], threshold: float = 0.01) -> int:
-    """How many latents depend on x: Var_x(E[z_j | x]) > threshold. [Burda et al. 2016, section 4]
+    """How many latents depend on x: Var_x(E[z_j | x]) > threshold. [Burda et al. 2016, section 5]
 
     `mean` are the encoder's means of N ≥ 2 samples.
     """
