@@ -105,6 +105,24 @@ ELBO = {
     "log_var for the variance itself": slipped(kl=lambda m, l: normal_kl(m, l).sum(1)),
     "log_var for the standard deviation": slipped(kl=lambda m, l: normal_kl(m, l**2).sum(1)),
     "KL(p ‖ q), from the prior": slipped(kl=reversed_kl),
+    "is the ½ there twice": slipped(kl=lambda m, l: 0.5 * normal_kl(m, l.exp()).sum(1)),
+    "enters your KL with the other sign": slipped(
+        kl=lambda m, l: 0.5 * (l.exp() + m**2 + l - 1).sum(1)
+    ),
+    "forgotten − log_var": slipped(kl=lambda m, l: 0.5 * (l.exp() + m**2 - 1).sum(1)),
+    "−1 of your KL is missing": slipped(kl=lambda m, l: 0.5 * (l.exp() + m**2 - l).sum(1)),
+    "ends in + 1": slipped(kl=lambda m, l: 0.5 * (l.exp() + m**2 - l + 1).sum(1)),
+    "KL is averaged over the batch": slipped(kl=lambda m, l: normal_kl(m, l.exp()).sum(1).mean()),
+    "averaged the logits": slipped(
+        lambda pixels: pixels.sum(-1).mean(0), logits=lambda l: l.mean(0, keepdim=True)
+    ),
+    "averaged the probabilities": slipped(lambda pixels: pixels.exp().mean(0).log().sum(-1)),
+    "squared error": lambda x, l, m, v: (
+        -(x - torch.sigmoid(l)).square().sum(-1).mean(0) - normal_kl(m, v.exp()).sum(1)
+    ),
+    "not softplus(−ℓ)": lambda x, l, m, v: (
+        (x * l - F.softplus(-l)).sum(-1).mean(0) - normal_kl(m, v.exp()).sum(1)
+    ),
     "twice too large": slipped(kl=lambda m, l: (l.exp() + m**2 - l - 1).sum(1)),
     "forgotten the mean": slipped(kl=lambda m, l: normal_kl(0 * m, l.exp()).sum(1)),
     "KL is one sum for the whole batch": slipped(kl=lambda m, l: normal_kl(m, l.exp()).sum()),

@@ -10,7 +10,7 @@ from torch import Tensor
 from minigen.checks import Wrong, call, compare
 from minigen.vae import kl_normal
 
-S, B, D, K = 3, 5, 4, 2  # draws, samples, pixels, latents
+S, B, D, K = 4, 5, 6, 3  # draws, samples, pixels, latents
 
 
 def _draws(*shape: int) -> Tensor:
@@ -50,6 +50,15 @@ def _kl_slips(mean: Tensor, log_var: Tensor) -> dict[str, Tensor]:
         "your KL is KL(p ‖ q), from the prior; the bound has KL(q ‖ p)": (
             kl_normal(zero, zero, mean, log_var)
         ),
+        "your KL is half of what it should be: is the ½ there twice?": 0.5 * kl,
+        "log_var enters your KL with the other sign: ½ (mean² + exp(log_var) − log_var − 1)": (
+            kl + log_var.sum(1)
+        ),
+        "your KL has forgotten − log_var: ½ (mean² + exp(log_var) − log_var − 1)": (
+            kl + 0.5 * log_var.sum(1)
+        ),
+        "the −1 of your KL is missing: q = p must give 0": kl + 0.5 * K,
+        "your KL ends in + 1 where − 1 belongs: q = p must give 0": kl + K,
         "your KL is twice too large: ½ stands in front of the sum": 2 * kl,
         "your KL has forgotten the mean: its square belongs to it": kl_normal(zero, log_var),
         "the KL must be subtracted, you added it": -kl,
@@ -60,6 +69,7 @@ def _kl_slips(mean: Tensor, log_var: Tensor) -> dict[str, Tensor]:
         "your KL is one mean for the whole batch: sum over the latents only, .sum(-1)": (
             kl.mean().expand(B) / K
         ),
+        "your KL is averaged over the batch: keep its axis, (B,)": kl.mean().expand(B),
     }
 
 
@@ -77,6 +87,18 @@ def _reconstruction_slips(x: Tensor, logits: Tensor) -> dict[str, Tensor]:
         "you used the first draw of z only: average over all S": draws[0],
         "you took the log of the mean likelihood; the ELBO is the mean of the logs": (
             draws.logsumexp(0) - math.log(S)
+        ),
+        "you averaged the logits over the draws first: average the log-likelihoods": (
+            _log_likelihood(x, logits.mean(0)).sum(-1)
+        ),
+        "you averaged the probabilities over the draws first: average the log-likelihoods": (
+            _log_likelihood(x, torch.logit(torch.sigmoid(logits).mean(0))).sum(-1)
+        ),
+        "that is a squared error; the likelihood is Bernoulli": (
+            -(x - torch.sigmoid(logits)).square().sum(-1).mean(0)
+        ),
+        "log(1 + e^ℓ) is softplus(ℓ), not softplus(−ℓ)": (
+            (x * logits - F.softplus(-logits)).sum(-1).mean(0)
         ),
         "sigmoid was applied twice: a loss `with_logits` wants the logits as they are": (
             _log_likelihood(x, torch.sigmoid(logits)).sum(-1).mean(0)
