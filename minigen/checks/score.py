@@ -1,0 +1,180 @@
+"""Checks of the exercises of lecture 5, score matching and Langevin dynamics."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from minigen.checks import Wrong, call, compare
+
+SIGMAS = [0.4, 1.7, 0.9, 2.6, 0.25]  # five samples, each at its own level
+LADDER, STEP, TURNS = [2.0, 0.9, 0.5], 0.02, 2
+
+
+def _draws(*shape: int) -> Tensor:
+    """Values with a mean far from 0, float64, always the same."""
+    return 0.7 + torch.randn(shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+
+def _score(x: Tensor, sigma) -> Tensor:
+    """Any function of both will do: the loss and the walk are defined for all of them."""
+    sigma = torch.as_tensor(sigma, dtype=x.dtype)
+    if sigma.ndim > 1:
+        raise Wrong(
+            f"the score takes sigma as () or (B,), you gave it {tuple(sigma.shape)}: keep sigma as "
+            f"it came and give the column a name of its own"
+        )
+    sigma = sigma.reshape(-1, 1)
+    return (1.2 - x) / (0.5 + sigma**2) + 0.4 * torch.sin(2 * x - sigma)
+
+
+# Exercise 3 -------------------------------------------------------------------------------------
+
+
+def _loss(score, x, sigma, eps, *, front=1, weight=0, sign=1, below=0, std=1, noisy=True, half=0.5,
+          total=torch.sum, root=False, level=None) -> Tensor:  # fmt: skip
+    """The right loss, or one with the slip named; `front`, `below`, … are powers of σ."""
+    c = sigma[:, None]
+    s = score(x + noisy * c**std * eps, sigma if level is None else level(sigma))
+    square = total((c**front * s + sign * eps / c**below) ** 2, 1)
+    return half * sigma**weight * (square.sqrt() if root else square)
+
+
+LOSS_SLIPS = {
+    "you subtracted eps. The target is the gradient in the noisy x, −eps/σ; with the gradient in "
+    "the clean x its sign turns and the loss learns minus the score": {"sign": -1},
+    "the score in it is multiplied by σ; you left that out: ½ ‖σ s + eps‖²": {"front": 0},
+    "you multiplied the score by σ²; the weight is σ² once the norm is squared, so σ inside": {
+        "front": 2
+    },
+    "that is ½ ‖s + eps/σ‖², without the weight σ²: the least levels will drown all others": {
+        "front": 0, "below": 1
+    },
+    "the weight λ = σ² multiplies both terms: σ s and σ eps/σ = eps; you kept eps/σ": {"below": 1},
+    "you divided eps by σ²: in σ s + eps, noise and score have the same size at each level": {
+        "below": 2
+    },
+    "that is ½ ‖s + eps/σ²‖²: the target is −(x̃ − x)/σ² = −eps/σ": {"front": 0, "below": 2},
+    "you weighted ½ ‖s + eps/σ‖² with σ; NCSN's weight is σ²": {
+        "front": 0, "below": 1, "weight": 1
+    },
+    "you multiplied ½ ‖σ s + eps‖² by σ² once more: the weight is in it already": {"weight": 2},
+    "you took the mean over the data axes; a squared norm is a sum": {"total": torch.mean},
+    "the ½ is missing": {"half": 1.0},
+    "that is the norm; its square is asked for": {"root": True},
+    "the noise has the standard deviation σ; you added √σ eps, as if σ were a variance": {
+        "std": 0.5
+    },
+    "the noise has the standard deviation σ; you added σ² eps": {"std": 2},
+    "you added eps without its σ to x": {"std": 0},
+    "the score is to be asked at the noisy point x + σ eps, you asked it at x": {"noisy": False},
+    "you gave the score σ²; its second argument is the standard deviation σ": {
+        "level": torch.square
+    },
+}  # fmt: skip
+
+
+def denoising(function: Callable) -> None:
+    """Checks denoising_loss(score, x, sigma, eps) -> (B,), each sample at its own level.
+
+    x, eps (B, D); sigma (B,); score(x, sigma). Raises NotYet, or Wrong with a diagnosis.
+    """
+    x, eps = _draws(2, 5, 3)
+    x, sigma = 0.4 + 1.8 * x, torch.tensor(SIGMAS, dtype=torch.float64)
+    gain = torch.ones((), dtype=torch.float64, requires_grad=True)
+    answer = call(function, lambda x, sigma: gain * _score(x, sigma), x.clone(), sigma, eps)
+    slips = {why: _loss(_score, x, sigma, eps, **slip) for why, slip in LOSS_SLIPS.items()}
+    truth = _loss(_score, x, sigma, eps)
+    first = sigma[:1].expand(5)
+    slips["every sample has its own σ, you used the first one's for all"] = _loss(
+        _score, x, first, eps
+    )
+    slips["you averaged over the batch; the loss of each sample is asked for, (B,)"] = truth.mean()
+    slips["you summed over the batch too; the loss of each sample is asked for, (B,)"] = truth.sum()
+    values = answer.detach() if isinstance(answer, Tensor) else answer
+    compare("the loss", values, truth, slips)
+    if not answer.requires_grad:
+        raise Wrong(
+            "the values are right, but no gradient leads from your loss to the score: without it "
+            "nothing is learned; leave out detach, item and no_grad"
+        )
+    print("right: the loss of five samples at five levels, and it can be learned from")
+
+
+# Exercise 4 -------------------------------------------------------------------------------------
+
+
+def _anneal(score, x, sigmas, step, n, noises, *, h=lambda sigma, ladder: (sigma / ladder[-1]) ** 2,
+            drift=1.0, spread=lambda h: (2 * h) ** 0.5, turn=False, same=False, once=False,
+            level=None) -> Tensor:  # fmt: skip
+    """The right walk, or one with the slip named."""
+    order = range(len(sigmas))
+    for i in reversed(order) if turn else order:
+        for k in range(1 if once else n):
+            step_i = step * h(sigmas[i], sigmas)
+            at = sigmas[i if level is None else level]
+            z = noises[i, 0 if same else k]
+            x = x + drift * step_i * score(x, at) + spread(step_i) * z
+    return x
+
+
+def _flipped(score, x, sigmas, step, n, noises, **slip) -> Tensor:
+    return _anneal(score, x, sigmas.flip(0), step, n, noises, **slip)
+
+
+WALK_SLIPS = {
+    "your noise is √h_i z, its variance h_i: with the drift h_i s that samples with half the "
+    "variance; the noise is √(2 h_i) z": {"spread": lambda h: h**0.5},
+    "your drift is h_i/2 and your noise √(2 h_i): two conventions mixed, which samples with twice "
+    "the variance; with √(2 h_i) the drift is h_i": {"drift": 0.5},
+    "your drift is h_i/2 and your noise √h_i: a right walk, but its step is half of what is asked, "
+    "h_i s + √(2 h_i) z (the paper's α_i is 2 h_i)": {"drift": 0.5, "spread": lambda h: h**0.5},
+    "the noise is missing: without z the walk climbs to a mode and stays there": {
+        "spread": lambda h: 0.0
+    },
+    "the noise is multiplied by the standard deviation √(2 h_i); you took 2 h_i": {
+        "spread": lambda h: 2 * h
+    },
+    "you walked against the score: the drift is + h_i s": {"drift": -1.0},
+    "your h_i goes with σ_i; a step is in squared units of x, so it goes with σ_i²": {
+        "h": lambda sigma, ladder: sigma / ladder[-1]
+    },
+    "your h_i does not change with the level: h_i = step σ_i²/σ_L²": {"h": lambda *_: 1.0},
+    "you divided by the first σ, the largest; step is that of the last level: σ_i²/σ_L²": {
+        "h": lambda sigma, ladder: (sigma / ladder[0]) ** 2
+    },
+    "your h_i is upside down: a large σ allows a large step, σ_i²/σ_L²": {
+        "h": lambda sigma, ladder: (ladder[-1] / sigma) ** 2
+    },
+    "your h_i is step σ_i²; divide by σ_L², so that the last step is `step`": {
+        "h": lambda sigma, _: sigma**2
+    },
+    "you walked the ladder upward, your loop counts the levels backwards: large noise comes first":
+        {"turn": True},
+    "you made one step at each level; n are asked for": {"once": True},
+    "you used the same noise in every step of a level: step k has noises[i, k]": {"same": True},
+    "you asked the score at the first σ throughout; level i has sigmas[i]": {"level": 0},
+    "you asked the score at the last σ throughout; level i has sigmas[i]": {"level": -1},
+}  # fmt: skip
+
+
+def annealed(function: Callable) -> None:
+    """Checks annealed(score, x, sigmas, step, n, noises) -> the last state, (B, D).
+
+    sigmas (L,) falls, noises (L, n, B, D) holds every z; h_i = step σ_i²/σ_L². Raises NotYet, or
+    Wrong with a diagnosis.
+    """
+    sigmas, noises = torch.tensor(LADDER, dtype=torch.float64), _draws(len(LADDER), TURNS, 5, 3)
+    x = 0.4 + 1.8 * _draws(7, 3)[2:]
+    args = (_score, x, sigmas, STEP, TURNS, noises)
+    slips = {why: _anneal(*args, **slip) for why, slip in WALK_SLIPS.items()}
+    upward = "you walked the ladder upward, from small noise to large: large noise comes first"
+    slips[upward] = _flipped(*args)
+    slips[f"{upward}, and σ_L is the least of all"] = _flipped(
+        *args, h=lambda sigma, ladder: (sigma / ladder[0]) ** 2
+    )
+    answer = call(function, _score, x.clone(), sigmas, STEP, TURNS, noises)
+    if isinstance(answer, list | tuple):
+        raise Wrong(f"the last state alone is asked for, you returned {len(answer)} of them")
+    compare("the last state", answer, _anneal(*args), slips)
+    print(f"right: {TURNS} steps at each of {len(LADDER)} levels, large noise first")
