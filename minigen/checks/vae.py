@@ -63,6 +63,12 @@ def _kl_slips(mean: Tensor, log_var: Tensor) -> dict[str, Tensor]:
         "your KL has forgotten the mean: its square belongs to it": kl_normal(zero, log_var),
         "the KL must be subtracted, you added it": -kl,
         "the KL is missing: that is the reconstruction alone": torch.zeros_like(kl),
+    } | _whole_batch(kl)
+
+
+def _whole_batch(kl: Tensor) -> dict[str, Tensor]:
+    """What becomes of the KL when the batch is reduced too, (B,)."""
+    return {
         "your KL is one sum for the whole batch: sum over the latents only, .sum(-1)": (
             kl.sum().expand(B)
         ),
@@ -100,6 +106,14 @@ def _reconstruction_slips(x: Tensor, logits: Tensor) -> dict[str, Tensor]:
         "log(1 + e^ℓ) is softplus(ℓ), not softplus(−ℓ)": (
             (x * logits - F.softplus(-logits)).sum(-1).mean(0)
         ),
+    } | _pixel_slips(x, logits)
+
+
+def _pixel_slips(x: Tensor, logits: Tensor) -> dict[str, Tensor]:
+    """Slips in the likelihood of one pixel, or in how pixels are reduced, (B,)."""
+    pixels = _log_likelihood(x, logits)
+    draws = pixels.sum(-1)
+    return {
         "sigmoid was applied twice: a loss `with_logits` wants the logits as they are": (
             _log_likelihood(x, torch.sigmoid(logits)).sum(-1).mean(0)
         ),
