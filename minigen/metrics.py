@@ -139,6 +139,23 @@ def duplicates(x: X, train: Other, *, quantile: float = 0.01) -> Scalar:
 
 
 @torch.no_grad()
+def recall(
+    x: X, real: Other, features: Callable[[Tensor], Tensor] | None = None, *, k: int = 3
+) -> Scalar:
+    """The share of `real` that lies within reach of x: in a ball about some sample of x.
+
+    Each ball ends at that sample's k-th neighbour among x. `recall(real, x)` is the precision. Both
+    depend on the two sizes and on k: compare at equal ones, with the value for two sets of data.
+    Raises ValueError for k < 1 or k ≥ len(x). [Kynkäänniemi et al. 2019, eq. 1-3]
+    """
+    x, real = _vectors(*(x, real) if features is None else (features(x), features(real)))
+    if not 1 <= k < len(x):
+        raise ValueError(f"k counts neighbours among the {len(x)} samples, got {k}")
+    radius = _pairwise(x, x).kthvalue(k + 1, dim=1).values  # the nearest is the sample itself
+    return (_pairwise(real, x) <= radius).any(dim=1).to(x.dtype).mean()
+
+
+@torch.no_grad()
 def accuracy(classifier: Callable[[X], Float[Tensor, "B K"]], x: X, label: Label) -> Scalar:
     """The share of x in which the classifier's largest logit is the label's."""
     return (classifier(x).argmax(dim=1) == label).to(x.dtype).mean()

@@ -238,3 +238,27 @@ def test_the_classifier_reads_digits_and_its_features_feed_its_logits(device):
     torch.testing.assert_close(net.logits(net.features(x)), net(x))
     distance = functools.partial(metrics.frechet, features=net.features)
     assert distance(x, x).abs() < 1e-4
+
+
+def test_recall_counts_what_is_within_reach(device, dtype):
+    """By the definition, ball by ball; then half of the data left out is half the recall."""
+    g = torch.Generator().manual_seed(0)
+    x, real = torch.randn(40, 3, generator=g), 1.5 * torch.randn(30, 3, generator=g)
+    x, real = x.to(device, dtype), real.to(device, dtype)
+    apart = (x[:, None] - x[None]).square().sum(-1).sqrt()
+    radius = apart.sort(dim=1).values[:, 2]  # the second neighbour, after itself
+    inside = (real[:, None] - x[None]).square().sum(-1).sqrt() <= radius
+    want = inside.any(1).double().mean()
+    found = metrics.recall(x, real, k=2)
+    assert found.dtype == dtype and abs(float(found) - float(want)) < 1e-6
+    two = torch.cat([real - 50, real + 50])
+    assert float(metrics.recall(two[:30] + 0.01, two)) == 0.5
+    assert float(metrics.recall(two, two[:30] + 0.01)) == 1.0  # the precision is not touched
+    doubled = metrics.recall(x, real, features=lambda z: 2 * z, k=2)
+    assert float(doubled) == float(found)
+
+
+def test_recall_refuses_impossible_neighbours():
+    for k in (0, 5):
+        with pytest.raises(ValueError, match="k counts neighbours among the 5 samples"):
+            metrics.recall(torch.randn(5, 2), torch.randn(9, 2), k=k)
