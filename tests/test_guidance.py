@@ -69,6 +69,16 @@ def test_the_three_forms_are_one(double, device):
     torch.testing.assert_close(by_cfg, on_top, rtol=1e-11, atol=1e-11)
 
 
+def test_guided_logits_are_the_exact_tilt(double, device):
+    """For logits the tilt is no approximation: softmax of u + γ (c − u) ∝ p_c^γ p_u^{1−γ}."""
+    c, u = states(5, double, device), states(5, double, device, seed=4)
+    zero, gamma = times(0.0, device=device)[0], 2.7
+    guided = guidance.cfg(lambda x, t: c, lambda x, t: u, gamma)(c, zero)
+    tilted = c.softmax(1) ** gamma * u.softmax(1) ** (1 - gamma)
+    want = tilted / tilted.sum(1, keepdim=True)
+    torch.testing.assert_close(guided.softmax(1), want, rtol=1e-12, atol=1e-14)
+
+
 def test_classifier_guidance_in_eps(double, device):
     """ε̂ = ε − γ b ∇ log p (E2), with E[x0 | xt] = (xt − b ε̂)/a."""
     path, law, t = PATHS["cosine"], mixture(double, device), times(0.6, device=device)[0]
