@@ -1,0 +1,264 @@
+"""Rectified flow: straight lines from data to noise, and the ODE whose velocity is their mean.
+
+On xt = (1 − t) x0 + t eps each pair moves with eps − x0. Its regression on (xt, t) is u(x, t) =
+E[eps − x0 | xt = x], which carries the same marginals: dx/dt = u from t = 1 to 0 turns noise into
+data. Any denoiser on any Gaussian path gives such a field, so the samplers here take all of them.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from minigen.paths import GaussianPath, Linear, along
+from minigen.shapes import Denoiser, Label, Net, Time, X, check_grid, check_time, like, wide
+
+Velocity = Callable[[X, Time], X]  # (xt, t) -> dxt/dt
+LIMIT = 128  # the exact assignment takes O(B³)
+
+
+def _check_batch(x: X, name: str) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"{name} must be a float tensor of shape (B, ...), got {x!r}")
+    if not x.ndim or not len(x):
+        raise ValueError(f"{name} holds no samples: shape {tuple(x.shape)}; is its class empty?")
+
+
+def _check_pair(x0: X, eps: X) -> None:
+    _check_batch(x0, "x0")
+    _check_batch(eps, "eps")
+    if x0.shape != eps.shape:
+        raise ValueError(
+            f"x0 and eps are pairs and share one shape, got {tuple(x0.shape)} and "
+            f"{tuple(eps.shape)}"
+        )
+
+
+# Learning ---------------------------------------------------------------------------------------
+
+
+def loss(net: Net, x0: X, eps: X, t: Time, label: Label | None = None) -> Float[Tensor, "B"]:
+    """‖net(xt, t, label) − (eps − x0)‖² / D at xt = (1 − t) x0 + t eps: the mean over data axes.
+
+    `targets.loss` of the velocity on the linear path, without its derivatives. Its least mean is
+    that of Var(eps − x0 | xt), zero at neither end. Raises ValueError for an empty batch, and for
+    x0, eps and the net's answer of different shapes. [Liu et al. 2022, eq. 1, time reversed]
+    """
+    _check_pair(x0, eps)
+    answer = net(Linear().mix(x0, eps, t), t, label)
+    if answer.shape != x0.shape:
+        raise ValueError(
+            f"the velocity of data {tuple(x0.shape)} has that shape too, the net gave "
+            f"{tuple(answer.shape)}"
+        )
+    return (answer - (eps - x0)).square().flatten(1).mean(1)
+
+
+def uniform_times(n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "n"]:
+    """n times from the uniform law on [0, 1), on the generator's device; ValueError for n < 1."""
+    _check_count(n)
+    return torch.rand(n, generator=generator, device=generator.device if generator else "cpu")
+
+
+def logit_normal_times(
+    n: int, mean: float = 0.0, std: float = 1.0, *, generator: torch.Generator | None = None
+) -> Float[Tensor, "n"]:
+    """n times t = sigmoid(mean + std z), z ~ N(0, 1): most of them midway, mean > 0 nearer noise.
+
+    A shift by a ratio adds log ratio to `mean`. On the generator's device. Raises ValueError for
+    n < 1 or std ≤ 0. [Esser et al. 2024, eq. 19]
+    """
+    _check_count(n)
+    if not 0 < std < math.inf or not math.isfinite(mean):
+        raise ValueError(f"times need a finite mean and a std > 0, got mean {mean}, std {std}")
+    device = generator.device if generator else "cpu"
+    return torch.sigmoid(mean + std * torch.randn(n, generator=generator, device=device))
+
+
+def _check_count(n: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
+
+
+# The grid ---------------------------------------------------------------------------------------
+
+
+def shift(t: Time, ratio: float) -> Time:
+    """ratio t / (1 + (ratio − 1) t): logit t + log ratio, so that shifts compose by product.
+
+    With k² times as many pixels the mean of an image is known as well at noise t as before at the
+    shifted time of ratio 1/k; ratio = k restores the old uncertainty. Raises ValueError for a
+    ratio ≤ 0 or t outside [0, 1]. [Esser et al. 2024, eq. 23]
+    """
+    if not 0 < ratio < math.inf:
+        raise ValueError(f"a shift needs a finite ratio > 0, got {ratio}")
+    far = ratio * check_time(t)
+    return far / ((1 - t) + far)  # never beyond 1, as the formula above can be by rounding
+
+
+def grid(n: int, shift: float = 1.0) -> Float[Tensor, " N"]:
+    """n steps from t = 1 to 0: n + 1 equal times, moved by `shift`; (n + 1,) float64.
+
+    Raises ValueError for n < 1 or shift ≤ 0.
+    """
+    _check_count(n)
+    return _shift(torch.linspace(1, 0, n + 1, dtype=torch.float64), shift)
+
+
+_shift = shift  # grid's parameter has the same name
+
+
+# The ODE ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Velocity:
+    denoise: Denoiser
+    path: GaussianPath
+
+    def coefficients(self, t: Time) -> tuple[Time, Time]:
+        """(p, q) of dxt/dt = p xt + q x̂0, which is a′ x̂0 + b′ (xt − a x̂0)/b."""
+        a, b, db = self.path.a(t), self.path.b(t), self.path.db(t)
+        return db / b, self.path.da(t) - a * db / b
+
+    def defined(self, t: Time) -> Tensor:
+        p, q = self.coefficients(t)
+        return torch.isfinite(p) & torch.isfinite(q)
+
+    def _check(self, t: Time) -> None:
+        if t.device.type == "cpu" and not bool(self.defined(t).all()):
+            bad = t.reshape(-1)[~self.defined(t).reshape(-1)][0]
+            raise ValueError(
+                f"the velocity cannot be read from a denoiser at t = {bad:g}: this path has b = 0 "
+                f"there, and xt says nothing of the noise; stop at a small t > 0"
+            )
+
+    def __call__(self, xt: X, t: Time) -> X:
+        self._check(check_time(t))
+        p, q = (like(k, xt) for k in self.coefficients(wide(t)))
+        return p * xt + q * self.denoise(xt, t)
+
+    def along(self, ts: Float[Tensor, " N"], x: X) -> list[Callable[[X], X]]:
+        self._check(ts)
+        p, q = (k.tolist() for k in self.coefficients(ts))
+
+        def at(p, q, denoise):
+            return lambda x: torch.add(x * p, denoise(x), alpha=q)
+
+        return [at(*k) for k in zip(p, q, along(self.denoise, ts, x), strict=True)]
+
+
+def velocity(denoise: Denoiser, path: GaussianPath) -> Velocity:
+    """E[dxt/dt | xt] = a′ x̂0 + b′ (xt − a x̂0)/b, as (xt, t) -> (B, *D): (xt − x̂0)/t if linear.
+
+    When called, raises ValueError at a time with b = 0. [Lipman et al. 2023]
+    """
+    return _Velocity(denoise, path)
+
+
+def euler(denoise: Denoiser, path: GaussianPath, xT: X, ts: Float[Tensor, " N"]) -> Iterator[X]:
+    """x ← x + (s − t) u(x, t) along a falling grid; yields each state. One evaluation a step.
+
+    Order 1. u is read at the upper end of each step, so never at t = 0. On the linear path it is
+    `ddim.sample`. Raises ValueError for a grid that does not fall or an empty batch, TypeError for
+    xT of another dtype than the net.
+    """
+    ts = _check_walk(xT, ts)
+    return _walk(velocity(denoise, path).along(ts[:-1], xT), xT, ts, correct=False)
+
+
+def heun(denoise: Denoiser, path: GaussianPath, xT: X, ts: Float[Tensor, " N"]) -> Iterator[X]:
+    """An Euler step, then x + ½ (s − t) (u(x, t) + u(y, s)) with its end y; yields each state.
+
+    Order 2, two evaluations a step. A last step to b = 0, where u cannot be read, stays Euler's: n
+    steps cost 2n − 1 evaluations. Raises as `euler`. [Karras et al. 2022, Algorithm 1]
+    """
+    ts, field = _check_walk(xT, ts), velocity(denoise, path)
+    ends = len(ts) if bool(field.defined(ts[-1])) else len(ts) - 1
+    return _walk(field.along(ts[:ends], xT), xT, ts, correct=True)
+
+
+def _check_walk(xT: X, ts: Tensor) -> Float[Tensor, " N"]:
+    _check_batch(xT, "xT")
+    return check_grid(ts)
+
+
+def _walk(fields: list[Callable[[X], X]], x: X, ts: Tensor, correct: bool) -> Iterator[X]:
+    for i, h in enumerate(ts.diff().tolist()):
+        with torch.no_grad():
+            u = fields[i](x)
+            y = torch.add(x, u, alpha=h)
+            if correct and i + 1 < len(fields):
+                y = torch.add(x, u + fields[i + 1](y), alpha=h / 2)
+        x = y
+        yield x
+
+
+# Straightening ----------------------------------------------------------------------------------
+
+
+def couple(x0: X, eps: X) -> Int[Tensor, " B"]:
+    """The permutation for which Σ_i ‖x0[i] − eps[perm[i]]‖² is least: train on (x0, eps[perm]).
+
+    Optimal transport within the batch, exactly, in O(B³) on the CPU. Raises ValueError for more
+    than 128 samples, an empty batch, shapes that differ, or NaN. [Pooladian et al. 2023; Tong et
+    al. 2024]
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    _check_pair(x0, eps)
+    if len(x0) > LIMIT:
+        raise ValueError(
+            f"couple assigns at most {LIMIT} samples, got {len(x0)}: the exact assignment takes "
+            f"O(B³), so couple parts of the batch, x0.split({LIMIT})"
+        )
+    x, y = (z.detach().cpu().double().flatten(1) for z in (x0, eps))
+    if not bool(torch.isfinite(x).all() & torch.isfinite(y).all()):
+        raise ValueError("x0 or eps holds NaN or infinite values: there is no least cost")
+    # ‖x − y‖² but for terms that every permutation has
+    return torch.from_numpy(linear_sum_assignment(-((x - x.mean(0)) @ y.T))[1]).to(x0.device)
+
+
+def transport_cost(x0: X, eps: X) -> Float[Tensor, ""]:
+    """E ‖x0 − eps‖², summed over the data axes, of a coupling's pairs; its least value is W₂².
+
+    Raises ValueError for an empty batch or shapes that differ.
+    """
+    _check_pair(x0, eps)
+    return (x0 - eps).square().flatten(1).sum(1).mean()
+
+
+def reflow_pairs(
+    denoise: Denoiser, eps: X, ts: Float[Tensor, " N"], *, walk: Callable = heun
+) -> tuple[X, X]:
+    """(x0, eps) with x0 the end of the linear path's ODE from eps: what a reflow is trained on.
+
+    `walk` is `euler` or `heun`. Raises ValueError unless ts runs from 1 to 0, and as the walk.
+    [Liu et al. 2022, section 2.1]
+    """
+    ts = _check_walk(eps, ts)
+    if ts[0] != 1 or ts[-1] != 0:
+        raise ValueError(
+            f"pairs are ends of whole walks: ts must run from 1 to 0, got {ts[0]:g} to {ts[-1]:g}"
+        )
+    *_, x0 = walk(denoise, Linear(), eps, ts)
+    return x0, eps
+
+
+def straightness(u: Velocity, x0: X, eps: X, n: int = 32) -> Float[Tensor, ""]:
+    """S = ∫ E ‖(eps − x0) − u(xt, t)‖² / D dt on the lines xt = (1 − t) x0 + t eps; 0 if straight.
+
+    The mean over pairs and data axes, as `loss`, and over n times (i + ½)/n. For N(m, s²) data
+    paired with noise at random and the exact u it is πs/2; after reflow 0. `u` is a `velocity`, or
+    a net trained by `loss`. Raises ValueError for n < 1 and for pairs as `loss`.
+    [Liu et al. 2022, section 2.2]
+    """
+    _check_pair(x0, eps)
+    _check_count(n)
+    net = lambda xt, t, label: u(xt, t)
+    with torch.no_grad():
+        times = ((torch.arange(n, dtype=torch.float64) + 0.5) / n).to(x0)
+        return torch.stack([loss(net, x0, eps, t).mean() for t in times]).mean()
