@@ -5,6 +5,8 @@ from minigen import (
     ddim,
     ddpm,
     diagnostics,
+    flow,
+    gan,
     guidance,
     linear_gaussian,
     markov,
@@ -21,6 +23,6 @@ from minigen import (
 
 __version__ = "0.1.0"
 __all__ = [
-    "data", "ddim", "ddpm", "diagnostics", "guidance", "linear_gaussian", "markov", "metrics",
-    "nets", "oracle", "paths", "score", "shapes", "targets", "train", "vae",
+    "data", "ddim", "ddpm", "diagnostics", "flow", "gan", "guidance", "linear_gaussian", "markov",
+    "metrics", "nets", "oracle", "paths", "score", "shapes", "targets", "train", "vae",
 ]  # fmt: skip
