@@ -94,9 +94,10 @@ def test_classifier_guidance_in_eps(double, device):
 def test_the_ancestral_mean_is_the_tilted_normal(double, device):
     """N(μ, Σ) times e^{γ gᵀx} is N(μ + γ Σ g, Σ) (E1): their log ratio is gᵀx plus a constant."""
     mean, grad = states(5, double, device), states(5, double, device, seed=4)
-    for var in (times(0.3, device=device)[0], times(0.1, 0.2, 0.3, 0.5, 0.9, device=device)):
+    one, each = times(0.3, device=device)[0], times(0.1, 0.2, 0.3, 0.5, 0.9, device=device)
+    for var in (one, each, 0.1 + mean.square()):  # the last: a variance for each coordinate
         shifted = guidance.classifier_mean(mean, var, grad, 1.6)
-        v = like(var, mean)
+        v = var if var.ndim > 1 else like(var, mean)
         for x in (states(5, double, device, seed=5), states(5, double, device, seed=6)):
             log_ratio = (-0.5 * ((x - shifted) ** 2 - (x - mean) ** 2) / v).sum(1)
             at_mean = (-0.5 * ((mean - shifted) ** 2) / v).sum(1)
