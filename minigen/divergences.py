@@ -112,7 +112,7 @@ js = FDivergence(  # ½ KL(p‖m) + ½ KL(q‖m), at most log 2; its bound is ½
     derivative=lambda u: 0.5 * (LOG2 - torch.log1p(1 / u)),
     inside=lambda t: -0.5 * torch.log(-2 * torch.expm1(2 * t - LOG2)),
     activation=lambda v: 0.5 * (LOG2 + F.logsigmoid(v)),
-    over_mean=lambda r: sum(torch.xlogy(s, 2 * s) for s in (torch.sigmoid(r), torch.sigmoid(-r))),
+    over_mean=lambda r: sum(_times(torch.sigmoid(s), LOG2 + F.logsigmoid(s)) for s in (r, -r)),
     top=0.5 * LOG2,
 )
 hellinger = FDivergence(  # the squared distance ∫ (√p − √q)², at most 2

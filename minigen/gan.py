@@ -147,24 +147,28 @@ def alternate(
     return _rounds(step, steps, progress)
 
 
-def _check_players(generator: nn.Module, critic: nn.Module, x: X, latents: Callable) -> None:
+def _check_players(generator: nn.Module, critic: nn.Module, x, latents: Callable) -> None:
     """One trial of both nets, so that what does not fit is named before the first step."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"real() must give a batch of data, a tensor, got {type(x).__name__}")
     z = latents(len(x))
     if not isinstance(z, Tensor) or len(z) != len(x):
         got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
         raise ValueError(f"latents({len(x)}) must give {len(x)} latents, ({len(x)}, L), got {got}")
-    with torch.no_grad():
-        try:
-            fake = generator(z)
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"the generator does not take latents of shape {tuple(z.shape)}: {error}"
-            ) from error
-        if fake.shape != x.shape:
-            raise ValueError(
-                f"the generator gives samples {tuple(fake.shape)}, the data are {tuple(x.shape)}"
-            )
-        check_logits(critic(x), len(x))
+    fake = _try(generator, z, "the generator does not take latents")
+    if fake.shape != x.shape:
+        raise ValueError(
+            f"the generator gives samples {tuple(fake.shape)}, the data are {tuple(x.shape)}"
+        )
+    check_logits(_try(critic, x, "the critic does not take data"), len(x))
+
+
+@torch.no_grad()
+def _try(net: nn.Module, x: Tensor, complaint: str) -> Tensor:
+    try:
+        return net(x)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{complaint} of shape {tuple(x.shape)}, {x.dtype}: {error}") from error
 
 
 def _player(net: nn.Module, name: str, rate: Rate, betas: tuple[float, float]) -> Callable:
