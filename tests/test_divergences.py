@@ -105,6 +105,8 @@ def test_conjugate_and_activation(name):
     points = torch.tensor([0.2, 0.9, 3.7], dtype=DOUBLE, requires_grad=True)
     (slope,) = torch.autograd.grad(divergence.f(points).sum(), points)
     torch.testing.assert_close(divergence.derivative(points).detach(), slope, rtol=1e-12, atol=0)
+    steepest = divergence.derivative(torch.tensor(1e12, dtype=DOUBLE))
+    assert steepest > 20 if divergence.top == math.inf else abs(steepest - divergence.top) < 2e-6
     if math.isfinite(divergence.top):
         beyond = torch.tensor([divergence.top, divergence.top + 0.3], dtype=DOUBLE)
         assert bool((divergence.conjugate(beyond) == math.inf).all())
