@@ -22,7 +22,8 @@ LIMIT = 128  # samples that the exact assignment, O(B³), accepts
 
 def _check_batch(x: X, name: str) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"{name} must be a float tensor of shape (B, ...), got {x!r}")
+        got = getattr(x, "dtype", type(x).__name__)
+        raise TypeError(f"{name} must be a float tensor of shape (B, ...), got {got}")
     if not x.ndim or not len(x):
         raise ValueError(f"{name} holds no samples: shape {tuple(x.shape)}; is its class empty?")
 
@@ -31,10 +32,8 @@ def _check_pair(x0: X, eps: X) -> None:
     _check_batch(x0, "x0")
     _check_batch(eps, "eps")
     if x0.shape != eps.shape:
-        raise ValueError(
-            f"x0 and eps are pairs and share one shape, got {tuple(x0.shape)} and "
-            f"{tuple(eps.shape)}"
-        )
+        shapes = f"{tuple(x0.shape)} and {tuple(eps.shape)}"
+        raise ValueError(f"x0 and eps are pairs and share one shape, got {shapes}")
 
 
 # Learning ---------------------------------------------------------------------------------------
@@ -44,16 +43,17 @@ def loss(net: Net, x0: X, eps: X, t: Time, label: Label | None = None) -> Float[
     """‖net(xt, t, label) − (eps − x0)‖² / D at xt = (1 − t) x0 + t eps: the mean over data axes.
 
     `targets.loss` of the velocity on the linear path, without its derivatives. Its least mean is
-    that of Var(eps − x0 | xt), zero at neither end. Raises ValueError for an empty batch, and for
-    x0, eps and the net's answer of different shapes. [Liu et al. 2022, eq. 1, time reversed]
+    that of Var(eps − x0 | xt), zero at neither end. Raises ValueError for an empty batch, for x0,
+    eps and the net's answer of different shapes, and for t of another length.
+    [Liu et al. 2022, eq. 1, time reversed]
     """
     _check_pair(x0, eps)
+    if check_time(t).ndim and len(t) != len(x0):
+        raise ValueError(f"{len(t)} times were given for a batch of {len(x0)}")
     answer = net(Linear().mix(x0, eps, t), t, label)
     if answer.shape != x0.shape:
-        raise ValueError(
-            f"the velocity of data {tuple(x0.shape)} has that shape too, the net gave "
-            f"{tuple(answer.shape)}"
-        )
+        shape = tuple(answer.shape)
+        raise ValueError(f"the velocity has the data's shape {tuple(x0.shape)}, the net's {shape}")
     return (answer - (eps - x0)).square().flatten(1).mean(1)
 
 

@@ -602,12 +602,15 @@ def test_shapes_that_differ_are_named(run_python):
         "for call in (lambda: flow.couple(x, x[:4]), lambda: flow.transport_cost(x, x[:1]),\n"
         "    lambda: flow.straightness(same, x, x[:, :1]), lambda: flow.loss(same, x, x[:1], t),\n"
         "    lambda: flow.loss(one, x, x, t), lambda: flow.loss(same, x, x, torch.rand(5, 1)),\n"
-        "    lambda: flow.couple(x.long(), x), lambda: flow.grid(2.5)):\n"
+        "    lambda: flow.couple(x.long(), x), lambda: flow.grid(2.5),\n"
+        "    lambda: flow.loss(same, x, x, torch.rand(1)), lambda: flow.loss(same, x, x, 0.5)):\n"
         "    try: print('nothing', call())\n"
         "    except (ValueError, TypeError) as error: print(error)"
     ).splitlines()
     assert all("share one shape" in line for line in said[:4])
-    assert "the net gave (5, 1)" in said[4]
+    assert "the data's shape (5, 2), the net's (5, 1)" in said[4]
     assert "t must have shape () or (B,)" in said[5]
-    assert "x0 must be a float tensor" in said[6]
-    assert "whole number" in said[-1]
+    assert said[6] == "x0 must be a float tensor of shape (B, ...), got torch.int64"
+    assert "whole number" in said[7]
+    assert said[8] == "1 times were given for a batch of 5"
+    assert "t must be a float tensor" in said[9]
