@@ -67,9 +67,10 @@ def optimal_discriminator(log_p: LogDensity, log_q: LogDensity) -> Critic:
 def game_matrix(step: float, *, alternating: bool = False, r1: float = 0.0) -> Float[Tensor, "2 2"]:
     """One step of the game min_θ max_ψ θ ψ − ½ r1 ψ² as a matrix on (θ, ψ), float64.
 
-    θ ← θ − h ψ, ψ ← ψ + h θ − h r1 ψ, with the new θ in the second line if alternating. Near its
-    equilibrium a GAN of a point mass, fake at θ and critic ψ x, plays this game. Its spectral
-    radius is √(1 + h²), alternating 1: it spirals out, or never arrives; r1 > 0 brings it in.
+    θ ← θ − h ψ, ψ ← ψ + h θ − h r1 ψ, with the new θ in the second line if alternating: the
+    Wasserstein GAN of a point mass at 0, fake θ, critic −ψ x, with `r1`. Its spectral radius is
+    √(1 + h²), so it spirals out, or alternating 1 (h ≤ 2), so it circles. With r1 > h, alternating
+    with any small r1, it is below 1: the players come to rest.
     [Mescheder et al. 2018, section 2 and 4]
     """
     first = torch.tensor([[1.0, -step], [0.0, 1.0]], dtype=torch.float64)

@@ -108,9 +108,8 @@ def _check_stable(function: Callable) -> None:
         else:
             continue
         raise Wrong(
-            f"{name} loss is right at small logits, but {answer.tolist()} where {right.tolist()} "
-            f"is right, at real {real.tolist()}, fake {fake.tolist()}: {why}; −log σ(a) is "
-            f"softplus(−a)"
+            f"{name} loss is right at small logits, but at real {real.tolist()}, fake "
+            f"{fake.tolist()} it is {answer.tolist()}: {why}; −log σ(a) is softplus(−a)"
         )
 
 
