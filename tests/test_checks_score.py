@@ -100,13 +100,18 @@ def test_denoising_names_the_slip(words):
     assert [w for w in LOSS if w in said] == [words]
 
 
-def walk(score, x, sigmas, step, n, noises):
+def clean(score, x, sigma):
+    """The last step, Tweedie's formula."""
+    return x + sigma**2 * score(x, sigma)
+
+
+def walk(score, x, sigmas, step, n, noises, last=clean):
     """As in the lecture."""
     for sigma, level in zip(sigmas, noises, strict=True):
         h = step * sigma**2 / sigmas[-1] ** 2
         for z in level:
             x = x + h * score(x, sigma) + torch.sqrt(2 * h) * z
-    return x
+    return last(score, x, sigmas[-1])
 
 
 def in_place_with_floats(score, x, sigmas, step, n, noises):
@@ -115,7 +120,7 @@ def in_place_with_floats(score, x, sigmas, step, n, noises):
         for k in range(n):
             x += alpha / 2 * score(x, float(sigmas[i]))
             x += math.sqrt(alpha) * noises[i, k]
-    return x
+    return clean(score, x, float(sigmas.min()))
 
 
 def a_level_for_each_sample(score, x, sigmas, step, n, noises):
@@ -123,7 +128,7 @@ def a_level_for_each_sample(score, x, sigmas, step, n, noises):
         h = step * (sigmas[i] / sigmas[-1]) ** 2
         for k in range(n):
             x = x + h * score(x, sigmas[i].expand(len(x))) + (2 * h) ** 0.5 * noises[i, k]
-    return x
+    return clean(score, x, sigmas[-1])
 
 
 def by_the_library(score, x, sigmas, step, n, noises):
@@ -131,7 +136,7 @@ def by_the_library(score, x, sigmas, step, n, noises):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(library, "noise", lambda x, generator=None: next(draws) if len(x) else x)
         *_, last = library.annealed_langevin(score, x, sigmas, step=step, n=n)
-    return last
+    return clean(score, last, sigmas[-1])
 
 
 RIGHT = [walk, in_place_with_floats, a_level_for_each_sample, by_the_library]
@@ -153,7 +158,7 @@ def wrong_walk(drift=lambda h: h, std=lambda h: (2 * h) ** 0.5, h=None, n=None, 
                 here = sigmas[i] if at is None else sigmas[at]
                 draw = noises[i, k if z is None else z]
                 x = x + drift(step_i) * score(x, here) + std(step_i) * draw
-        return x
+        return clean(score, x, sigmas[-1 if at is None else at])
 
     return answer
 
@@ -163,7 +168,7 @@ def backwards(score, x, sigmas, step, n, noises):
         h = step * (sigmas[i] / sigmas[-1]) ** 2
         for k in range(n):
             x = x + h * score(x, sigmas[i]) + torch.sqrt(2 * h) * noises[i, k]
-    return x
+    return clean(score, x, sigmas[-1])
 
 
 def upward_from_the_least(score, x, sigmas, step, n, noises):
@@ -171,7 +176,7 @@ def upward_from_the_least(score, x, sigmas, step, n, noises):
         h = step * sigma**2 / sigmas[-1] ** 2
         for z in level:
             x = x + h * score(x, sigma) + torch.sqrt(2 * h) * z
-    return x
+    return clean(score, x, sigmas[-1])
 
 
 WALK = {
@@ -193,6 +198,8 @@ WALK = {
     "σ_L is the least of all": upward_from_the_least,
     "one step at each level": wrong_walk(n=1),
     "same noise in every step": wrong_walk(z=0),
+    "the noise of the last level stays": lambda *args: walk(*args, last=lambda score, x, sigma: x),
+    "you took σ_L": lambda *args: walk(*args, last=lambda f, x, sigma: x + sigma * f(x, sigma)),
     "at the first σ throughout": wrong_walk(at=0),
     "at the last σ throughout": wrong_walk(at=-1),
     "the last state alone": lambda *args: [walk(*args)] * 2,

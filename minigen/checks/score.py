@@ -106,8 +106,8 @@ def denoising(function: Callable) -> None:
 
 def _anneal(score, x, sigmas, step, n, noises, *, h=lambda sigma, ladder: (sigma / ladder[-1]) ** 2,
             drift=1.0, spread=lambda h: (2 * h) ** 0.5, turn=False, same=False, once=False,
-            level=None) -> Tensor:  # fmt: skip
-    """The right walk, or one with the slip named."""
+            level=None, least=-1, tweedie=2) -> Tensor:  # fmt: skip
+    """The right walk, or one with the slip named; `tweedie` is the last step's power of σ_L."""
     order = range(len(sigmas))
     for i in reversed(order) if turn else order:
         for k in range(1 if once else n):
@@ -115,7 +115,8 @@ def _anneal(score, x, sigmas, step, n, noises, *, h=lambda sigma, ladder: (sigma
             at = sigmas[i if level is None else level]
             z = noises[i, 0 if same else k]
             x = x + drift * step_i * score(x, at) + spread(step_i) * z
-    return x
+    end = sigmas[least if level is None else level]
+    return x if tweedie is None else x + end**tweedie * score(x, end)
 
 
 def _flipped(score, x, sigmas, step, n, noises, **slip) -> Tensor:
@@ -153,6 +154,10 @@ WALK_SLIPS = {
         {"turn": True},
     "you made one step at each level; n are asked for": {"once": True},
     "you used the same noise in every step of a level: step k has noises[i, k]": {"same": True},
+    "the last step is missing: denoise, x + σ_L² s(x, σ_L), or the noise of the last level stays": {
+        "tweedie": None
+    },
+    "the last step goes by σ_L², a variance; you took σ_L": {"tweedie": 1},
     "you asked the score at the first σ throughout; level i has sigmas[i]": {"level": 0},
     "you asked the score at the last σ throughout; level i has sigmas[i]": {"level": -1},
 }  # fmt: skip
@@ -161,8 +166,8 @@ WALK_SLIPS = {
 def annealed(function: Callable) -> None:
     """Checks annealed(score, x, sigmas, step, n, noises) -> the last state, (B, D).
 
-    sigmas (L,) falls, noises (L, n, B, D) holds every z; h_i = step σ_i²/σ_L². Raises NotYet, or
-    Wrong with a diagnosis.
+    sigmas (L,) falls, noises (L, n, B, D) holds every z; h_i = step σ_i²/σ_L²; at the end one
+    denoising step, x + σ_L² s(x, σ_L). Raises NotYet, or Wrong with a diagnosis.
     """
     sigmas, noises = torch.tensor(LADDER, dtype=torch.float64), _draws(len(LADDER), TURNS, 5, 3)
     x = 0.4 + 1.8 * _draws(7, 3)[2:]
@@ -171,10 +176,12 @@ def annealed(function: Callable) -> None:
     upward = "you walked the ladder upward, from small noise to large: large noise comes first"
     slips[upward] = _flipped(*args)
     slips[f"{upward}, and σ_L is the least of all"] = _flipped(
-        *args, h=lambda sigma, ladder: (sigma / ladder[0]) ** 2
+        *args, h=lambda sigma, ladder: (sigma / ladder[0]) ** 2, least=0
     )
     answer = call(function, _score, x.clone(), sigmas, STEP, TURNS, noises)
     if isinstance(answer, list | tuple):
         raise Wrong(f"the last state alone is asked for, you returned {len(answer)} of them")
     compare("the last state", answer, _anneal(*args), slips)
-    print(f"right: {TURNS} steps at each of {len(LADDER)} levels, large noise first")
+    print(
+        f"right: {TURNS} steps at each of {len(LADDER)} levels, large noise first, and a clean end"
+    )
