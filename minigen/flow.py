@@ -211,7 +211,7 @@ def couple(x0: X, eps: X) -> Int[Tensor, " B"]:
     if not bool(torch.isfinite(x).all() & torch.isfinite(y).all()):
         raise ValueError("x0 or eps holds NaN or infinite values: there is no least cost")
     # ‖x − y‖² but for terms that every permutation has
-    return torch.from_numpy(linear_sum_assignment(-((x - x.mean(0)) @ y.T))[1]).to(x0.device)
+    return torch.from_numpy(linear_sum_assignment(-(x @ y.T))[1]).to(x0.device)
 
 
 def transport_cost(x0: X, eps: X) -> Float[Tensor, ""]:
