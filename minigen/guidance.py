@@ -134,7 +134,7 @@ def classifier(base: Denoiser, path: GaussianPath, log_p: LogProb, scale: float 
     log_p(xt, t) -> (B,) is log p(y | xt) of the label wanted, or any differentiable log-probability
     of noisy data. With the exact one and scale = 1 it is the exact conditional denoiser. Raises
     ValueError where a = 0, for log_p of another shape, or one without a gradient.
-    [Dhariwal & Nichol 2021, Algorithm 2; Nichol et al. 2022 (GLIDE), section 2.3]
+    [Dhariwal & Nichol 2021, Algorithm 2; Nichol et al. 2022 (GLIDE), section 2.4]
     """
     return _Classifier(base, path, log_p, float(scale))
 

@@ -48,6 +48,11 @@ def null_is_zero(net, xt, t, label):
     return net(torch.cat([xt, xt]), torch.cat([t, t]), labels).chunk(2)
 
 
+def null_is_last(net, xt, t, label):
+    labels = torch.cat([label, torch.full_like(label, net.classes - 1)])
+    return net(torch.cat([xt, xt]), torch.cat([t, t]), labels).chunk(2)
+
+
 def time_not_doubled(net, xt, t, label):
     return net(torch.cat([xt, xt]), t, torch.cat([label, label])).chunk(2)
 
@@ -69,7 +74,10 @@ SLIPS = [
     (with_mix(lambda c, u, g: c + g * (c - u)), "added to c instead of u"),
     (with_mix(lambda c, u, g: c), "not guided"),
     (with_mix(lambda c, u, g: u), "never reached the network"),
+    (with_mix(lambda c, u, g: u - g * (c - u)), "its sign is turned"),
+    (with_mix(lambda c, u, g: g * (c - u)), "correction alone"),
     (with_mix(right, null_is_zero), "0 is a class"),
+    (with_mix(right, null_is_last), "one less is the last class"),
     (with_mix(right, first_time), "own time"),
     (with_mix(right, two_calls), "called 2 times"),
     (with_mix(right, time_not_doubled), "double all three inputs"),
@@ -106,8 +114,13 @@ def by_backward(eps, xt, t, a, b, log_p, gamma):
     return eps - gamma * b * xt.grad
 
 
+def in_place(eps, xt, t, a, b, log_p, gamma):
+    eps -= gamma * b * guidance.log_prob_gradient(log_p, xt, t)
+    return eps
+
+
 @pytest.mark.parametrize(
-    "answer", [by_the_library, by_backward, guided(lambda s, a, b, gamma: -gamma * b * s)]
+    "answer", [by_the_library, by_backward, in_place, guided(lambda s, a, b, gamma: -gamma * b * s)]
 )
 def test_right_classifier_guidance_passes(answer, capsys):
     check.classifier_guided(answer)
@@ -137,6 +150,7 @@ def forgot_to_ask(eps, xt, t, a, b, log_p, gamma):
         (lambda eps, *rest: eps, "guidance is missing"),
         (lambda eps, *rest: by_the_library(0 * eps, *rest), "correction alone"),
         (forgot_to_ask, "must require a gradient"),
+        (guided(lambda s, a, b, gamma: -gamma * b * s, reduce=lambda v: v), "take their sum"),
         (lambda eps, *rest: 0.9 * eps, "is right, yours gives"),
     ],
 )

@@ -45,17 +45,9 @@ class _Net(nn.Module):
         return self.value(xt, t.expand(len(xt)), label)
 
 
-def guided_eps(function: Callable) -> None:
-    """Checks guided_eps(net, xt, t, label, gamma) -> (B, D), classifier-free guidance in one call.
-
-    xt (B, D), t (B,), label (B,). Raises NotYet, or Wrong with a diagnosis.
-    """
-    net, xt, gamma = _Net(), _draws(B, D), 2.5
-    t, label = torch.linspace(0.2, 0.8, B, dtype=torch.float64), torch.tensor([2, 0, 3, 1, 2])
-    c, u = net.value(xt, t, label), net.value(xt, t, None)
-    zero, first = net.value(xt, t, 0 * label), t[:1].expand(B)
-    late, early = net.value(xt, first, label), net.value(xt, first, None)
-    slips = {
+def _mixes(c: Tensor, u: Tensor, gamma: float) -> dict[str, Tensor]:
+    """The usual wrong mixtures of the conditional and the unconditional noise."""
+    return {
         "that is (1 + w) c − w u with w = gamma, or the difference added to c instead of u; "
         "here gamma = 1 + w, and gamma = 1 gives c": (1 + gamma) * c - gamma * u,
         "conditional and unconditional have changed places: start from the unconditional one": (
@@ -65,13 +57,33 @@ def guided_eps(function: Callable) -> None:
             gamma * c - u
         ),
         "gamma c + (1 − gamma) u is right, you added u where (1 − gamma) u belongs": gamma * c + u,
+        "the difference is c − u, conditional minus unconditional: its sign is turned": (
+            u - gamma * (c - u)
+        ),
+        "that is the correction alone: add it to the unconditional noise": gamma * (c - u),
         "that is the conditional noise, not guided": c,
         "that is the unconditional noise: the label never reached the network": u,
+    }  # fmt: skip
+
+
+def guided_eps(function: Callable) -> None:
+    """Checks guided_eps(net, xt, t, label, gamma) -> (B, D), classifier-free guidance in one call.
+
+    xt (B, D), t (B,), label (B,). Raises NotYet, or Wrong with a diagnosis.
+    """
+    net, xt, gamma = _Net(), _draws(B, D), 2.5
+    t, label = torch.linspace(0.2, 0.8, B, dtype=torch.float64), torch.tensor([2, 0, 3, 1, 2])
+    c, u = net.value(xt, t, label), net.value(xt, t, None)
+    zero, last = net.value(xt, t, 0 * label), net.value(xt, t, 0 * label + K - 1)
+    first = t[:1].expand(B)
+    late, early = net.value(xt, first, label), net.value(xt, first, None)
+    slips = _mixes(c, u, gamma) | {
         "the null label is net.classes; 0 is a class like any other": zero + gamma * (c - zero),
+        "the null label is net.classes; one less is the last class": last + gamma * (c - last),
         "every sample has its own time, you used the first one's for all": (
             early + gamma * (late - early)
         ),
-    }  # fmt: skip
+    }
     answer = call(function, net, xt, t, label, gamma)
     compare("the guided noise", answer, u + gamma * (c - u), slips)
     if net.rows != [2 * B]:
@@ -89,19 +101,9 @@ def _log_p(x: Tensor, t: Tensor) -> Tensor:
     return torch.log_softmax(logits, 1)[:, 1]
 
 
-def classifier_guided(function: Callable) -> None:
-    """Checks classifier_guided(eps, xt, t, a, b, log_p, gamma) -> (B, D), the guided noise.
-
-    eps, xt (B, D), t (B,), a and b (B, 1). Raises NotYet, or Wrong with a diagnosis.
-    """
-    eps, xt, gamma = _draws(B, D, seed=7), _draws(B, D), 1.7
-    t = torch.linspace(0.3, 0.7, B, dtype=torch.float64)
-    a, b = torch.cos(1.2 * t)[:, None], torch.sin(1.2 * t)[:, None]
-    x = xt.clone().requires_grad_()
-    log_p = _log_p(x, t)
-    (grad,) = torch.autograd.grad(log_p.sum(), x, retain_graph=True)
-    (of_p,) = torch.autograd.grad(log_p.exp().sum(), x)
-    slips = {
+def _tilts(eps, grad, of_p, a, b, gamma) -> dict[str, Tensor]:
+    """The usual wrong corrections of the noise by a gradient of log p."""
+    return {
         "the noise points away from the class: subtract, ε − γ b ∇ log p": eps + gamma * b * grad,
         "b is missing: ε = −b s, so a gradient becomes noise by −b": eps - gamma * grad,
         "you multiplied by b²; that belongs to x̂0 (as b²/a), noise takes b": (
@@ -119,10 +121,30 @@ def classifier_guided(function: Callable) -> None:
         "that is the gradient of p, not of log p": eps - gamma * b * of_p,
         "the guidance is missing: that is the noise as it was": eps,
         "that is the correction alone: add it to eps": -gamma * b * grad,
-    }  # fmt: skip
+    }
+
+
+def classifier_guided(function: Callable) -> None:
+    """Checks classifier_guided(eps, xt, t, a, b, log_p, gamma) -> (B, D), the guided noise.
+
+    eps, xt (B, D), t (B,), a and b (B, 1). Raises NotYet, or Wrong with a diagnosis.
+    """
+    eps, xt, gamma = _draws(B, D, seed=7), _draws(B, D), 1.7
+    t = torch.linspace(0.3, 0.7, B, dtype=torch.float64)
+    a, b = torch.cos(1.2 * t)[:, None], torch.sin(1.2 * t)[:, None]
+    x = xt.clone().requires_grad_()
+    log_p = _log_p(x, t)
+    (grad,) = torch.autograd.grad(log_p.sum(), x, retain_graph=True)
+    (of_p,) = torch.autograd.grad(log_p.exp().sum(), x)
+    slips = _tilts(eps, grad, of_p, a, b, gamma)
     try:
-        answer = call(function, eps, xt.clone(), t, a, b, _log_p, gamma)
+        answer = call(function, eps.clone(), xt.clone(), t, a, b, _log_p, gamma)
     except RuntimeError as error:
+        if "scalar outputs" in str(error):
+            raise Wrong(
+                "torch differentiates one number, and log_p gives one for each sample: take their "
+                "sum (no sample's log_p depends on another's xt)"
+            ) from None
         if "require grad" not in str(error) and "graph" not in str(error):
             raise
         raise Wrong(
