@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from minigen import data, ddim, ddpm, metrics, nets, paths, targets, train
+from minigen import data, ddim, ddpm, flow, guidance, metrics, nets, paths, targets, train
 
 HERE = Path(__file__).parent
-NULL = 10  # the label that stands for "any digit"
 SAMPLES, STEPS = 2000, 20
 
 
@@ -46,34 +45,56 @@ def digits_path() -> paths.DDPM:
 
 
 def digits_eps(seed: int):
-    """ε(xt, t, digit), the digit left out one time in ten, so that guidance can use it too."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    net, path = nets.ResMLP((1, 8, 8), hidden=256, depth=4, classes=10), digits_path()
-    batches = data.batches(*data.digits("train"), size=256, generator=generator)
-    steps, ema = 2600, train.Ema(net, 0.998)
+    """ε(xt, t, digit) on the chain's knots."""
+    path = digits_path()
 
-    def loss():
-        x0, label = next(batches)
-        label = torch.where(torch.rand(len(x0), generator=generator) < 0.1, NULL, label)
+    def loss(net, x0, label, generator):
         t = torch.randint(1, path.T + 1, (len(x0),), generator=generator) / path.T
         eps = torch.randn(x0.shape, generator=generator)
         return ddpm.simple_loss(net, path, x0, t, eps, label).mean()
 
+    return labelled(seed, loss, 2600, path, targets.eps)
+
+
+def digits_flow(seed: int):
+    """The velocity u(xt, t, digit) of rectified flow, at uniform times."""
+
+    def loss(net, x0, label, generator):
+        eps = torch.randn(x0.shape, generator=generator)
+        t = flow.uniform_times(len(x0), generator=generator)
+        return flow.loss(net, x0, eps, t, label).mean()
+
+    return labelled(seed, loss, 1500, paths.Linear(), targets.velocity)
+
+
+def labelled(seed: int, loss, steps: int, path: paths.GaussianPath, target: targets.Target):
+    """A net for labelled digits, the digit left out one time in ten for guidance, and its quality."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    net = nets.ResMLP((1, 8, 8), hidden=256, depth=4, classes=10)
+    batches = data.batches(*data.digits("train"), size=256, generator=generator)
+    ema = train.Ema(net, 0.998)
+
+    def batch_loss():
+        x0, label = next(batches)
+        label = guidance.drop_label(label, 0.1, net.classes, generator=generator)
+        return loss(net, x0, label, generator)
+
     rate = train.cosine(3e-3, steps, warmup=100)
     start = time.process_time()
-    for _ in train.fit(loss, net, steps=steps, lr=rate, ema=ema, progress=False):
+    for _ in train.fit(batch_loss, net, steps=steps, lr=rate, ema=ema, progress=False):
         pass
     ema.copy_to(net)
     cost = {"training": f"{time.process_time() - start:.0f} s of one CPU core"}
-    return net, cost | quality(sample(net, path, seed), torch.arange(SAMPLES) % 10, seed)
+    x = sample(net, path, seed, target=target)
+    return net, cost | quality(x, torch.arange(SAMPLES) % 10, seed)
 
 
-def sample(net, path, seed: int, n: int = SAMPLES, steps: int = STEPS) -> torch.Tensor:
+def sample(net, path, seed: int, n: int = SAMPLES, target=targets.eps) -> torch.Tensor:
     """n digits, 0 to 9 in turn, by deterministic DDIM steps from a seeded start, in [-1, 1]."""
     xT = torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(1000 + seed))
-    denoise = paths.denoiser(net, path, targets.eps, torch.arange(n) % 10)
-    *_, x = ddim.sample(denoise, path, xT, torch.linspace(1, 0, steps + 1))
+    denoise = paths.denoiser(net, path, target, torch.arange(n) % 10)
+    *_, x = ddim.sample(denoise, path, xT, torch.linspace(1, 0, STEPS + 1))
     return x.clamp(-1, 1)  # the range of an image: what lies beyond is no shade of grey
 
 
@@ -108,7 +129,11 @@ def commit() -> str:
     return subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
-RECIPES = {"digits_classifier": digits_classifier, "digits_eps": digits_eps}  # in this order
+RECIPES = {  # in this order: the judge comes first
+    "digits_classifier": digits_classifier,
+    "digits_eps": digits_eps,
+    "digits_flow": digits_flow,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
