@@ -1,6 +1,7 @@
 """minigen: generative models where every formula stands once, tested against an exact answer."""
 
 from minigen import (
+    augment,
     data,
     ddim,
     ddpm,
@@ -23,6 +24,6 @@ from minigen import (
 
 __version__ = "0.1.0"
 __all__ = [
-    "data", "ddim", "ddpm", "diagnostics", "flow", "gan", "guidance", "linear_gaussian", "markov",
-    "metrics", "nets", "oracle", "paths", "score", "shapes", "targets", "train", "vae",
+    "augment", "data", "ddim", "ddpm", "diagnostics", "flow", "gan", "guidance", "linear_gaussian",
+    "markov", "metrics", "nets", "oracle", "paths", "score", "shapes", "targets", "train", "vae",
 ]  # fmt: skip
