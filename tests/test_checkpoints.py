@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from minigen import data, ddpm, files, metrics, nets, train
+from minigen import data, ddpm, files, flow, metrics, nets, paths, targets, train
 
 FOLDER = Path(__file__).parents[1] / "data"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
@@ -69,6 +69,18 @@ def test_samples_look_like_digits_together(judge, samples):
     floor = metrics.frechet(test, real, judge.features)
     blurred = nn.functional.avg_pool2d(real, 3, 1, 1)  # what the distance must not take for digits
     assert floor < got < 8 < metrics.frechet(blurred, real, judge.features)
+
+
+def test_the_flow_draws_digits_in_a_few_steps(recipes, judge):
+    net = nets.ResMLP((1, 8, 8), hidden=256, depth=4, classes=10)
+    train.load(data.checkpoint("digits_flow"), net)
+    ts = flow.grid(20, shift=0.5)
+    x = recipes.sample(net, paths.Linear(), seed=7, target=targets.velocity, ts=ts)
+    assert metrics.accuracy(judge, x, torch.arange(2000) % 10) >= 0.97
+    real = data.digits("train")[0]
+    assert metrics.frechet(x, real, judge.features) < 7
+    copies = metrics.share_with_error(metrics.duplicates(x, real), 2000)
+    assert copies.value < 0.01 + 3 * copies.stderr
 
 
 def test_samples_are_not_copies(samples):
