@@ -1,9 +1,8 @@
-"""Augmentation for critics that see few data: random edits that a gradient passes through.
+"""Augmentation for critics that see few data: random edits of images that pass gradients on.
 
-Each takes images (B, C, H, W) and edits each with probability p, by a draw of its own; as many
-samples come out, in the shape they had. Show the critic edited images only, real and fake, in both
-players' steps: the game is then between the laws of the edited, which agree only where p and q do
-as long as the edit's operator on laws can be inverted. `functools.partial` binds options.
+Each edits each image of (B, C, H, W) with probability p, by a draw of its own. Show the critic only
+edited images, real and fake, in both players' steps. `functools.partial` binds options. All raise
+ValueError for another shape, or p outside [0, 1].
 """
 
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from minigen.critics import Critic, check_logits
 from minigen.shapes import X, noise
 
 Images = Float[Tensor, "B C H W"]
-Augment = Callable[..., Images]  # (x, p=1.0, *, generator=None) -> x
+Augment = Callable[..., Images]  # (x, p, *, generator=None) -> x
 Gen = torch.Generator | None
 
 
@@ -33,7 +32,7 @@ def _chosen(x: Images, p: float, generator: Gen) -> Bool[Tensor, "B 1 1 1"]:
 
 
 def _integers(low: int, high: int, x: Images, generator: Gen) -> Int[Tensor, "B 1 1 1"]:
-    """One integer a sample, uniform on low … high, both among them."""
+    """One integer a sample, uniform on low, …, high."""
     return torch.randint(low, high + 1, (len(x), 1, 1, 1), generator=generator, device=x.device)
 
 
@@ -47,93 +46,69 @@ def _pixels(ratio: float, x: Images) -> tuple[int, int]:
 def translate(
     x: Images, p: float = 1.0, *, ratio: float = 0.125, fill: float = 0.0, generator: Gen = None
 ) -> Images:
-    """Move by whole pixels, uniform up to ± ratio of each side; `fill` comes in from outside.
+    """Move by whole pixels, uniform up to ± ratio of each side; what comes in is `fill`.
 
-    Raises ValueError unless x is (B, C, H, W) and p and ratio lie in [0, 1]. [Zhao et al. 2020]
+    Raises ValueError also for a ratio outside [0, 1]. [Zhao et al. 2020, appendix]
     """
-    chosen, (b, c, h, w), (high, wide) = _chosen(x, p, generator), x.shape, _pixels(ratio, x)
+    chosen, (high, wide) = _chosen(x, p, generator), _pixels(ratio, x)
     down, right = (_integers(-m, m, x, generator) * chosen for m in (high, wide))
-    at = [torch.arange(n, device=x.device) for n in (b, c, h, w)]
+    sample, channel, row, column = (torch.arange(n, device=x.device) for n in x.shape)
     padded = F.pad(x, (wide, wide, high, high), value=fill)
-    rows = at[2][:, None] + high - down  # (B, 1, H, 1)
-    columns = at[3] + wide - right  # (B, 1, 1, W)
-    return padded[at[0][:, None, None, None], at[1][:, None, None], rows, columns]
+    at = row[:, None] + high - down, column + wide - right  # (B, 1, H, 1), (B, 1, 1, W)
+    return padded[sample[:, None, None, None], channel[:, None, None], *at]
 
 
 def flip(x: Images, p: float = 0.5, *, generator: Gen = None) -> Images:
-    """Mirror left and right, with probability p. Raises ValueError as `translate`."""
+    """Mirror left and right: eigenvalues 1 and 1 − 2p on the two shares, so p = ½ hides the side.
+
+    Raises ValueError for another shape, or p outside [0, 1].
+    """
     return torch.where(_chosen(x, p, generator), x.flip(-1), x)
 
 
 def cutout(
     x: Images, p: float = 1.0, *, ratio: float = 0.5, fill: float = 0.0, generator: Gen = None
 ) -> Images:
-    """Fill a rectangle of `ratio` times each side with `fill`, its centre uniform in the image.
+    """Put `fill` in a hole of `ratio` times each side, cut off where it reaches over the edge.
 
-    So it may reach over the edge. Raises ValueError as `translate`. [DeVries & Taylor 2017]
+    Its centre is uniform on the pixels, or for an even side on their corners. Raises ValueError
+    also for a ratio outside [0, 1]. [DeVries & Taylor 2017]
     """
     hole = _chosen(x, p, generator)
-    for axis, side in zip((2, 3), _pixels(ratio, x), strict=True):
-        n = x.shape[axis]
-        first = _integers(0, n - side % 2, x, generator) - side // 2  # centre: a pixel or a corner
-        at = torch.arange(n, device=x.device).reshape(-1, *[1] * (3 - axis))
+    for k, (n, side) in enumerate(zip(x.shape[2:], _pixels(ratio, x), strict=True)):
+        first = _integers(0, n - side % 2, x, generator) - side // 2
+        at = torch.arange(n, device=x.device).reshape(-1, *[1] * (1 - k))
         hole = hole & (at >= first) & (at < first + side)
     return x.masked_fill(hole, fill)
 
 
-def colour(
-    x: Images,
-    p: float = 1.0,
-    *,
-    brightness: float = 0.5,
-    saturation: float = 1.0,
-    contrast: float = 0.5,
-    generator: Gen = None,
-) -> Images:
-    """Add u₁ brightness; scale by 1 + u₂ saturation about grey, 1 + u₃ contrast about all.
+def colour(x: Images, p: float = 1.0, *, generator: Gen = None) -> Images:
+    """m + c (g + s (x − g) − m) + b, with g the mean of a pixel's channels and m of all its image.
 
-    u₁, u₂, u₃ are uniform in [−1, 1], one of each a sample; grey is the mean of the channels (so
-    saturation does nothing with one), `all` that of the image. Nothing is clipped. Raises
-    ValueError as `translate`. [Zhao et al. 2020]
+    Brightness b, contrast c and saturation s are uniform on ±½, 1 ± ½ and 1 ± 1; nothing is
+    clipped. Raises ValueError for a wrong shape or p. [Zhao et al. 2020, appendix]
     """
-    chosen = _chosen(x, p, generator)
-    u = torch.rand(3, len(x), 1, 1, 1, generator=generator, device=x.device).to(x.dtype) * 2 - 1
-    grey, all_ = x.mean(1, keepdim=True), x.mean((1, 2, 3), keepdim=True)
-    vivid = grey + (1 + saturation * u[1]) * (x - grey)
-    return torch.where(chosen, all_ + (1 + contrast * u[2]) * (vivid - all_) + brightness * u[0], x)
+    chosen, shape = _chosen(x, p, generator), (3, len(x), 1, 1, 1)
+    b, c, s = torch.rand(shape, generator=generator, device=x.device).to(x.dtype) - 0.5
+    g, m = x.mean(1, keepdim=True), x.mean((1, 2, 3), keepdim=True)
+    vivid = g + (1 + 2 * s) * (x - g)
+    return torch.where(chosen, m + (1 + c) * (vivid - m) + b, x)
 
 
 def rotate(x: Images, p: float = 1.0, *, generator: Gen = None) -> Images:
-    """With probability p, turn by 0, 90, 180 or 270 degrees, uniform; 0 is among them.
+    """Turn by 0, 90, 180 or 270 degrees, uniform: (1 − p) I + p/4 11ᵀ on the shares of the four.
 
-    Raises ValueError as `translate`, and where the images are not square. [Karras et al. 2020]
+    Raises ValueError also for images that are not square. [Karras et al. 2020, appendix C]
     """
-    chosen = _chosen(x, p, generator)
+    chosen, turned = _chosen(x, p, generator), [x.rot90(k, (2, 3)) for k in range(4)]
     if x.shape[2] != x.shape[3]:
         raise ValueError(f"only square images can be turned, got {tuple(x.shape)}")
-    turns, out = _integers(0, 3, x, generator) * chosen, x
-    for k in (1, 2, 3):
-        out = torch.where(turns == k, x.rot90(k, (2, 3)), out)
-    return out
-
-
-def rotation_operator(p: float) -> Float[Tensor, "4 4"]:
-    """What `rotate` does to the shares of the four orientations: (1 − p) I + p/4 11ᵀ, float64.
-
-    Its eigenvalues are 1 and, three times, 1 − p: for p < 1 no two laws become one.
-    [Karras et al. 2020, appendix C]
-    """
-    return (1 - p) * torch.eye(4, dtype=torch.float64) + p / 4
+    turns = (_integers(0, 3, x, generator) * chosen).flatten()
+    return torch.stack(turned)[turns, torch.arange(len(x), device=x.device)]
 
 
 def compose(*parts: Augment) -> Augment:
-    """One after another as one augmentation (x, p=1.0, *, generator=None), each with its own draw.
-
-    So p is the probability of each part. Raises TypeError for a part that cannot be called.
-    """
-    for part in parts:
-        if not callable(part):
-            raise TypeError(f"compose takes augmentations such as augment.flip, got {part!r}")
+    """One after another as one augmentation (x, p, *, generator=None); p is that of each part."""
 
     def augment(x: Images, p: float = 1.0, *, generator: Gen = None) -> Images:
         for part in parts:
@@ -143,56 +118,39 @@ def compose(*parts: Augment) -> Augment:
     return augment
 
 
-# What the critic is told ------------------------------------------------------------------------
-
-
 def overfitting(logits: Float[Tensor, "B"]) -> Float[Tensor, ""]:
-    """r = E sign(critic(x)) on training data: 0 for a critic that is lost, 1 for one that overfits.
-
-    Raises ValueError unless the logits are (B,). [Karras et al. 2020, eq. 1]
-    """
+    """r = E sign(critic(x)) on training data, 1 when overfitting; ValueError unless (B,)."""
     return check_logits(logits).detach().sign().mean()
 
 
 def adapt(p: float, r: float | Tensor, target: float = 0.6, step: float = 0.01) -> float:
-    """The next p: up by `step` where r = `overfitting` is above the target, else down, in [0, 1].
+    """The next p: a `step` up where r = `overfitting` is above the target, else down, in [0, 1].
 
-    It comes to rest, to within a step, where r(p) = target. Raises ValueError for p outside [0, 1],
-    r or target outside [−1, 1], or a step that is not positive. [Karras et al. 2020, section 3.1]
+    So it rests, to within a step, where r(p) = target. Raises ValueError for p outside [0, 1], r
+    or target outside [−1, 1], or a step that is not positive. [Karras et al. 2020, section 3.1]
     """
-    r = float(r)
-    if not (0 <= p <= 1 and -1 <= r <= 1 and -1 <= target <= 1):
-        raise ValueError(f"p lies in [0, 1], r and target in [−1, 1], got {p}, {r} and {target}")
-    if not step > 0:
-        raise ValueError(f"step is how far p moves and is positive, got {step}")
-    return min(1.0, max(0.0, p + step * ((r > target) - (r < target))))
+    if not (0 <= p <= 1 and -1 <= r <= 1 and -1 <= target <= 1 and step > 0):
+        got = f"p = {p}, r = {float(r)}, target = {target}, step = {step}"
+        raise ValueError(f"p is in [0, 1], r and target in [−1, 1], step positive; got {got}")
+    return min(1.0, max(0.0, p + step * (bool(r > target) - bool(r < target))))
 
 
 def consistency(
-    critic: Critic,
-    real: X,
-    fake: X,
-    augment: Augment,
-    *,
-    real_weight: float = 10.0,
-    fake_weight: float = 10.0,
-    generator: Gen = None,
-) -> Float[Tensor, "B"]:
+    critic: Critic, real: X, fake: X, augment: Augment, *,
+    real_weight: float = 10.0, fake_weight: float = 10.0, generator: Gen = None,
+) -> Float[Tensor, "B"]:  # fmt: skip
     """Σ weight (critic(x) − critic(augment(x)))² over real and fake, a penalty on the critic.
 
-    Balanced; fake_weight = 0 is the older one on real data alone. `augment` is called as
-    augment(x, generator=generator); no gradient reaches real and fake. Raises ValueError where
-    their shapes differ, the critic does not give (B,), or a weight is negative.
-    [Zhang et al. 2020, eq. 4; Zhao et al. 2021, Algorithm 1]
+    Balanced; with fake_weight = 0 that on real data alone. Calls augment(x, generator=generator);
+    real and fake get no gradient. Raises ValueError where their shapes differ or the
+    critic does not give (B,). [Zhang et al. 2020, eq. 4; Zhao et al. 2021, Algorithm 1]
     """
     if real.shape != fake.shape:
         raise ValueError(f"real and fake differ: {tuple(real.shape)} and {tuple(fake.shape)}")
-    if not min(real_weight, fake_weight) >= 0:
-        raise ValueError(f"weights are at least 0, got {real_weight} and {fake_weight}")
-    total = torch.zeros(len(real), dtype=real.dtype, device=real.device)
+    terms = [torch.zeros(len(real), dtype=real.dtype, device=real.device)]
     for x, weight in ((real.detach(), real_weight), (fake.detach(), fake_weight)):
         if weight:
-            seen = (check_logits(critic(v), len(x)) for v in (x, augment(x, generator=generator)))
-            plain, edited = seen
-            total = total + weight * (plain - edited) ** 2
-    return total
+            both = x, augment(x, generator=generator)
+            plain, edited = (check_logits(critic(v), len(x)) for v in both)
+            terms.append(weight * (plain - edited) ** 2)
+    return sum(terms)
