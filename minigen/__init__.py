@@ -17,6 +17,7 @@ from minigen import (
     paths,
     score,
     shapes,
+    style,
     targets,
     train,
     vae,
@@ -25,5 +26,6 @@ from minigen import (
 __version__ = "0.1.0"
 __all__ = [
     "augment", "data", "ddim", "ddpm", "diagnostics", "flow", "gan", "guidance", "linear_gaussian",
-    "markov", "metrics", "nets", "oracle", "paths", "score", "shapes", "targets", "train", "vae",
+    "markov", "metrics", "nets", "oracle", "paths", "score", "shapes", "style", "targets", "train",
+    "vae",
 ]  # fmt: skip

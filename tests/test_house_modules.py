@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = """
     shapes normal paths targets oracle embeddings nets toys data files parallel state train metrics
     diagnostics linear_gaussian plot widgets
-    markov vae ddpm ddim score guidance divergences critics augment gan flow
+    markov vae ddpm ddim score guidance divergences critics augment style gan flow
 """.split()
 BACK_ROOMS = {"files", "parallel", "state"}  # train's own helpers, tested through it
 IMPORTED_BY_NOBODY = {"plot", "widgets", "checks"}
