@@ -48,7 +48,7 @@ def translate(
 ) -> Images:
     """Move by whole pixels, uniform up to ± ratio of each side; what comes in is `fill`.
 
-    Raises ValueError also for a ratio outside [0, 1]. [Zhao et al. 2020, appendix]
+    Raises ValueError also for a ratio outside [0, 1]. [Zhao et al. 2020]
     """
     chosen, (high, wide) = _chosen(x, p, generator), _pixels(ratio, x)
     down, right = (_integers(-m, m, x, generator) * chosen for m in (high, wide))
@@ -86,7 +86,7 @@ def colour(x: Images, p: float = 1.0, *, generator: Gen = None) -> Images:
     """m + c (g + s (x − g) − m) + b, with g the mean of a pixel's channels and m of all its image.
 
     Brightness b, contrast c and saturation s are uniform on ±½, 1 ± ½ and 1 ± 1; nothing is
-    clipped. Raises ValueError for a wrong shape or p. [Zhao et al. 2020, appendix]
+    clipped. Raises ValueError for a wrong shape or p. [Zhao et al. 2020]
     """
     chosen, shape = _chosen(x, p, generator), (3, len(x), 1, 1, 1)
     b, c, s = torch.rand(shape, generator=generator, device=x.device).to(x.dtype) - 0.5
@@ -127,7 +127,7 @@ def adapt(p: float, r: float | Tensor, target: float = 0.6, step: float = 0.01) 
     """The next p: a `step` up where r = `overfitting` is above the target, else down, in [0, 1].
 
     So it rests, to within a step, where r(p) = target. Raises ValueError for p outside [0, 1], r
-    or target outside [−1, 1], or a step that is not positive. [Karras et al. 2020, section 3.1]
+    or target outside [−1, 1], or a step that is not positive. [Karras et al. 2020, section 3]
     """
     if not (0 <= p <= 1 and -1 <= r <= 1 and -1 <= target <= 1 and step > 0):
         got = f"p = {p}, r = {float(r)}, target = {target}, step = {step}"
@@ -143,7 +143,7 @@ def consistency(
 
     Balanced; with fake_weight = 0 that on real data alone. Calls augment(x, generator=generator);
     real and fake get no gradient. Raises ValueError where their shapes differ or the
-    critic does not give (B,). [Zhang et al. 2020, eq. 4; Zhao et al. 2021, Algorithm 1]
+    critic does not give (B,). [Zhang et al. 2020; Zhao et al. 2021, Algorithm 1]
     """
     if real.shape != fake.shape:
         raise ValueError(f"real and fake differ: {tuple(real.shape)} and {tuple(fake.shape)}")

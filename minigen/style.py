@@ -1,7 +1,10 @@
-"""The operations of a style-based generator: what a latent w does to the features of an image.
+"""The operations of StyleGAN: a style sets each channel's scale, and latents move images smoothly.
 
-Each is linear algebra on channels, so each has an exact statement; tests/test_style.py holds them.
+x is features (B, C, H, W), w latents (B, k), mapped from z. Nothing here draws but `path_length`.
 """
+
+import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -11,97 +14,134 @@ from torch import Tensor
 from minigen.shapes import X, noise
 
 Images = Float[Tensor, "B C H W"]
-Styles = Float[Tensor, "B C"]
+Style = Float[Tensor, "B C"]
+Filters = Float[Tensor, "B O C h w"]
 
 
-def _check_styles(x: Images, **styles: Tensor) -> None:
-    """One number for each sample and channel, or a ValueError that names the argument."""
-    if x.ndim != 4:
-        raise ValueError(f"features have the shape (B, C, H, W), got {tuple(x.shape)}")
-    for name, style in styles.items():
-        if style.shape != x.shape[:2]:
-            want, got = tuple(x.shape[:2]), tuple(style.shape)
-            raise ValueError(f"{name} is one number a sample and channel, {want}, got {got}")
+def _check(right: bool, want: str, **tensors: Tensor) -> None:
+    if not right:
+        got = ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items())
+        raise ValueError(f"{want}, got {got}")
 
 
-def adain(x: Images, scale: Styles, shift: Styles) -> Images:
-    """scale · (x − mean)/std + shift, mean and std of each sample and channel over its pixels.
+def _check_positive(x: Tensor, complaint: str) -> Tensor:
+    """x itself; looked at on the CPU only, as elsewhere the look would wait for the device."""
+    if x.device.type == "cpu" and not bool((x > 0).all()):
+        raise ValueError(complaint)
+    return x
 
-    The output's channel means are `shift`, its standard deviations |scale|, exactly. Undefined
-    (NaN) for a constant channel. Raises ValueError for styles of another shape than (B, C).
-    [Huang & Belongie 2017, eq. 8; Karras et al. 2019, eq. 1]
+
+def adain(x: Images, scale: Style, shift: Style) -> Images:
+    """scale (x − μ)/σ + shift, with μ and σ of each channel of each image: its mean becomes shift.
+
+    And its standard deviation (dividing by HW) |scale|. Raises ValueError for other shapes, or on
+    the CPU a channel that is constant. [Huang & Belongie 2017, eq. 8; Karras et al. 2019, eq. 1]
     """
-    _check_styles(x, scale=scale, shift=shift)
-    std, mean = torch.std_mean(x, dim=(2, 3), correction=0, keepdim=True)
-    return scale[..., None, None] * (x - mean) / std + shift[..., None, None]
+    fits = x.ndim == 4 and x.shape[:2] == scale.shape == shift.shape
+    _check(fits, "x is (B, C, H, W), scale and shift (B, C)", x=x, scale=scale, shift=shift)
+    var, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+    std = _check_positive(var, "a channel that is constant, σ = 0, cannot be normalised").sqrt()
+    return scale[..., None, None] * ((x - mean) / std) + shift[..., None, None]
 
 
-def modulated_conv(
-    x: Images, weight: Float[Tensor, "O C k k"], style: Styles, *, demodulate: bool = True
-) -> Float[Tensor, "B O H W"]:
-    """A convolution whose weights each sample scales by its style: w′_oc = style_c w_oc.
+def modulate(weight: Float[Tensor, "O C h w"], scale: Style) -> Filters:
+    """s_c W_oc, one set of filters a sample: to scale the weights is to scale the input's channels.
 
-    `demodulate` divides each filter by its norm, w″_o = w′_o / ‖w′_o‖, so that inputs of unit
-    variance that do not depend on one another come out with unit variance. Sides are padded with
-    zeros. Raises ValueError for an even side k, other channels, or a style not (B, C).
-    [Karras et al. 2020, eqs. 1–3]
+    Raises ValueError where the channels differ. [Karras et al. 2020 (StyleGAN2), eq. 1]
     """
-    _check_styles(x, style=style)
-    outs, channels, high, wide = weight.shape
-    if channels != x.shape[1]:
-        raise ValueError(f"the weight takes {channels} channels, the features have {x.shape[1]}")
-    if high != wide or high % 2 == 0:
-        raise ValueError(f"the kernel must be square with an odd side, got {high} × {wide}")
-    own = style[:, None, :, None, None] * weight  # (B, O, C, k, k)
-    if demodulate:
-        own = own / own.flatten(2).norm(dim=2)[..., None, None, None]
-    groups = x.reshape(1, -1, *x.shape[2:])  # each sample is a group with its own filters
-    out = F.conv2d(groups, own.flatten(0, 1), padding=high // 2, groups=len(x))
-    return out.reshape(len(x), outs, *x.shape[2:])
+    fits = weight.ndim == 4 and scale.ndim == 2 and weight.shape[1] == scale.shape[1]
+    _check(fits, "weight is (O, C, h, w), scale (B, C)", weight=weight, scale=scale)
+    return weight * scale[:, None, :, None, None]
 
 
-def path_lengths(
-    images: X, w: Float[Tensor, "B k"], *, generator: torch.Generator | None = None
+def demodulate(weight: Filters) -> Filters:
+    """W/‖W_o‖, each filter over its norm: output of variance 1 for white input of variance 1.
+
+    For other inputs it is not, unlike `adain`'s. Raises ValueError for other shapes, or on the CPU
+    a filter of zeros. [StyleGAN2, eq. 3, there with ε]
+    """
+    _check(weight.ndim == 5, "weight is (B, O, C, h, w), as modulate gives it", weight=weight)
+    square = weight.square().sum((2, 3, 4), keepdim=True)
+    return weight / _check_positive(square, "a filter of zeros cannot be demodulated").sqrt()
+
+
+def conv(x: Images, weight: Filters, *, padding: int = 0) -> Float[Tensor, "B O H2 W2"]:
+    """Each sample convolved with its own filters, as in conv(x, demodulate(modulate(W, s))).
+
+    Raises ValueError where batch or channels differ. [StyleGAN2, appendix B]
+    """
+    fits = x.ndim == 4 and weight.ndim == 5 and x.shape[:2] == (len(weight), weight.shape[2])
+    _check(fits, "x is (B, C, H, W), weight (B, O, C, h, w)", x=x, weight=weight)
+    out = F.conv2d(x.flatten(0, 1)[None], weight.flatten(0, 1), padding=padding, groups=len(x))
+    return out.unflatten(1, weight.shape[:2])[0]
+
+
+def path_length(
+    generate: Callable[[X], X], w: X, *, generator: torch.Generator | None = None
 ) -> Float[Tensor, "B"]:
-    """‖Jᵀy‖ of each sample, J = ∂images/∂w and y ~ N(0, I) as the images: one backward pass.
+    """‖Jᵀy‖ with J = ∂generate/∂w of each sample and y ~ N(0, I), by one vjp, never forming J.
 
-    E‖Jᵀy‖² = ‖J‖_F². Path-length regularisation asks for a constant: then J is a multiple of an
-    isometry. The result can be differentiated. Raises ValueError where the images do not depend on
-    w through operations torch can differentiate. [Karras et al. 2020, section 3.2]
+    E‖Jᵀy‖² = ‖J‖_F². The regulariser is (‖Jᵀy‖ − a)², a the running mean; it is 0 on average only
+    where J is close to a scaled isometry. Differentiable in the weights. Raises ValueError unless
+    generate gives one image a latent, by operations that can be differentiated in w.
+    [StyleGAN2, eq. 4, there with y over √(HW)]
     """
-    grad = None
-    if images.requires_grad and w.requires_grad:
-        y = noise(images, generator=generator)
-        (grad,) = torch.autograd.grad((images * y).sum(), w, create_graph=True, allow_unused=True)
+    learn = torch.is_grad_enabled()
+    with torch.enable_grad():
+        w = w if w.requires_grad else w.detach().requires_grad_()
+        image, grad = generate(w), None
+        _check(image.shape[:1] == w.shape[:1], "generate gives an image a latent", w=w, image=image)
+        if image.requires_grad:
+            dot = (image * noise(image.detach(), generator=generator)).sum()
+            (grad,) = torch.autograd.grad(dot, w, create_graph=learn, allow_unused=True)
     if grad is None:
-        raise ValueError("no gradient leads from the images back to w: w.requires_grad_() first")
+        raise ValueError("no gradient leads from generate(w) back to w: was it detached?")
     return grad.flatten(1).norm(dim=1)
 
 
-def fractional_shift(x: Images, down: float, right: float) -> Images:
-    """x moved by fractions of a pixel, as a periodic band-limited signal: e^{−iωδ} of its spectrum.
+def truncate(w: X, mean: Float[Tensor, "*D"], psi: float) -> X:
+    """w̄ + ψ (w − w̄): the mean stays, the covariance is multiplied by ψ².
 
-    Commutes with every (periodic) convolution, not with a nonlinearity, which makes frequencies
-    that the grid cannot hold. The sides must be odd: an even one has a highest frequency that no
-    real signal can shift. [Karras et al. 2021, section 2]
+    Raises ValueError unless the mean is that of one latent. [Karras et al. 2019, appendix B]
     """
-    high, wide = x.shape[-2:]
-    if high % 2 == 0 or wide % 2 == 0:
-        raise ValueError(f"fractional shifts need odd sides, got {high} × {wide}")
-    rows, columns = (torch.fft.fftfreq(n, device=x.device).to(x) for n in (high, wide))
-    turns = rows[:, None] * down + columns * right
-    phase = torch.polar(torch.ones_like(turns), -2 * torch.pi * turns)
-    return torch.fft.ifft2(torch.fft.fft2(x) * phase).real
+    _check(mean.shape == w.shape[1:], "mean is the mean latent, (k,) for w (B, k)", w=w, mean=mean)
+    return mean + psi * (w - mean)
 
 
-def truncate(
-    w: Float[Tensor, "B k"], mean: Float[Tensor, " k"], psi: float
-) -> Float[Tensor, "B k"]:
-    """mean + ψ (w − mean): the mean stays, the covariance is multiplied by ψ².
+# Without aliasing -------------------------------------------------------------------------------
 
-    Less variety, more typical samples. Raises ValueError for ψ outside [0, 1].
-    [Karras et al. 2019, appendix B]
+
+def _sinc(n: int, m: int, by: float, x: Tensor) -> Float[Tensor, "m n"]:
+    """n samples of a period to m of it, moved by `by` of the n: Σ cos 2πk(i/m − (j + by)/n)/n.
+
+    Over the integers |k| < min(n, m)/2, so that what an even size has at its Nyquist frequency,
+    which has no phase and cannot be moved, is dropped.
     """
-    if not 0 <= psi <= 1:
-        raise ValueError(f"psi = 1 changes nothing and 0 gives the mean alone, got {psi}")
-    return torch.lerp(mean, w, psi)
+    k = 2 * math.pi * torch.arange(1, (min(n, m) + 1) // 2, dtype=torch.float64)
+    to, of = ((torch.arange(s).double() + d)[:, None] / s * k for s, d in ((m, 0.0), (n, by)))
+    return ((1 + 2 * (to.cos() @ of.cos().T + to.sin() @ of.sin().T)) / n).to(x)
+
+
+def shift(x: Images, down: float, right: float) -> Images:
+    """The periodic band-limited image through the pixels, moved by fractions of a pixel.
+
+    Commutes with every circular convolution. [Karras et al. 2021 (StyleGAN3), section 2]
+    """
+    h, w = x.shape[2:]
+    return _sinc(h, h, down, x) @ x @ _sinc(w, w, right, x).T
+
+
+def resample(x: Images, height: int, width: int) -> Float[Tensor, "B C H2 W2"]:
+    """The same periodic image at other pixels, without the frequencies that either size lacks."""
+    return _sinc(x.shape[2], height, 0.0, x) @ x @ _sinc(x.shape[3], width, 0.0, x).T
+
+
+def alias_free(f: Callable[[Tensor], Tensor], x: Images, *, factor: int = 2) -> Images:
+    """A pointwise f on a grid `factor` times as fine: it nearly commutes with `shift`, f does not.
+
+    Raises ValueError for a factor below 1. [StyleGAN3, section 2.1]
+    """
+    if factor < 1:
+        raise ValueError(f"factor is how many times as fine the grid becomes, got {factor}")
+    h, w = x.shape[2:]
+    return resample(f(resample(x, factor * h, factor * w)), h, w)
