@@ -120,7 +120,7 @@ hellinger = FDivergence(  # the squared distance ∫ (√p − √q)², at most 
     derivative=lambda u: 1 - u.rsqrt(),
     inside=lambda t: t / (1 - t),
     activation=lambda v: -torch.expm1(-v),
-    over_mean=lambda r: 2 * (torch.sigmoid(r).sqrt() - torch.sigmoid(-r).sqrt()) ** 2,
+    over_mean=lambda r: 2 * ((F.logsigmoid(r) / 2).exp() - (F.logsigmoid(-r) / 2).exp()) ** 2,
     top=1.0,
 )
 f_divergences = {

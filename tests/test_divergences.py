@@ -191,3 +191,12 @@ def test_the_dual_bounds_w1_from_below():
     assert found[1] < w1 and found[2] < w1
     assert abs(gan.wasserstein_1d(x, x + 3) + gan.wasserstein.critic(-x, -x - 3).mean()) < 1e-12
     assert abs(found[0] - (y.mean() - x.mean())) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["js", "hellinger"])
+def test_a_bounded_divergence_has_gradients_wherever_p_or_q_is_nearly_0(name):
+    """Of √σ(r) by itself 0/0 would come, where σ(r) underflows."""
+    r = torch.tensor([-2000.0, -3.0, 0.4, 2000.0], dtype=DOUBLE, requires_grad=True)
+    (slope,) = torch.autograd.grad(gan.f_divergences[name].over_mean(r).sum(), r)
+    assert bool(slope.isfinite().all()) and slope[0] == slope[3] == 0
+    assert float(slope[1]) < 0 < float(slope[2])
