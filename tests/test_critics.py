@@ -4,22 +4,11 @@ import math
 
 import pytest
 import torch
+from laws import DOUBLE, draws, normal
 from torch import nn
 
-from minigen import gan, oracle
+from minigen import gan
 from minigen.critics import check_logits
-
-DOUBLE = torch.float64
-
-
-def normal(mean, std, d=1):
-    """N(mean, std² I), mean ≠ 0 and variance ≠ 1 but where 0 and 1 are asked for."""
-    return oracle.GaussianMixture.isotropic(torch.full((1, d), mean, dtype=DOUBLE), std)
-
-
-def draws(*shape, seed=0, dtype=DOUBLE):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
 
 # ---- what keeps a critic smooth --------------------------------------------------------------
 
