@@ -1,10 +1,10 @@
 """Checks of the lectures' exercises: they take the learner's function and say what is wrong.
 
 One module a lecture, `from minigen.checks import ddpm as check`. A check calls the function on
-values of its own (batch, dimension and steps all different, data of variance ≠ 1 and mean ≠ 0),
-compares with the library or the oracle, and where the answer is off names the slip that gives just
-the values it saw. It raises `NotYet` for a stub, `Wrong` for a wrong answer, and prints one line
-when all is well.
+values of its own (batch, dimension and steps all different, data of variance ≠ 1 and mean ≠ 0) and
+compares with the library or the oracle. The usual slips are functions too, such as a learner could
+have written (`SLIPS` of each module); where one gives just the values it saw, the check names it.
+It raises `NotYet` for a stub, `Wrong` for a wrong answer, and prints one line when all is well.
 """
 
 import reprlib
@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+
+Slips = Mapping[str, Callable]  # a diagnosis -> the function of a learner who made that slip
 
 
 class Wrong(AssertionError):
@@ -22,11 +24,31 @@ class NotYet(AssertionError):
     """The exercise has not been begun."""
 
 
-def call(function: Callable, *args, **kwargs):
-    """The function's answer; raises NotYet where it gives none, Wrong where it cannot be called."""
-    name = getattr(function, "__name__", "your function")
+def ask(what: str, function: Callable, right: Callable, slips: Slips, *args) -> Tensor:
+    """The function's answer, a tensor; raises Wrong, with a diagnosis, unless it is the right one.
+
+    The truth is computed first, and the function gets copies, so that an answer that works in place
+    can spoil neither; it is told.
+    """
+    truth = right(*copies(args))
+    answer = call(function, *args)
+    compare(what, answer, truth, {why: lambda s=s: s(*copies(args)) for why, s in slips.items()})
+    return answer
+
+
+def copies(args) -> list:
+    """The arguments, each tensor a copy of its own."""
+    return [a.clone() if isinstance(a, Tensor) else a for a in args]
+
+
+def call(function: Callable, *args):
+    """The function's answer on copies of the arguments; NotYet where there is none.
+
+    Raises Wrong where it cannot be called or writes into what it was given.
+    """
+    name, given = getattr(function, "__name__", "your function"), copies(args)
     try:
-        answer = function(*args, **kwargs)
+        answer = function(*given)
     except NotImplementedError:
         answer = None
     except TypeError as error:
@@ -45,6 +67,12 @@ def call(function: Callable, *args, **kwargs):
         ) from None
     if answer is None or answer is Ellipsis:
         raise NotYet(f"{name} returns nothing yet: put your answer in place of the dots")
+    for own, x in zip(given, args, strict=True):
+        if isinstance(x, Tensor) and not torch.equal(own, x):
+            raise Wrong(
+                f"{name} writes into a tensor that it was given, which its caller still needs: "
+                f"x = x + …, not x += …, and no method that ends in _"
+            )
     return answer
 
 
@@ -52,21 +80,23 @@ def same(answer: Tensor, truth: Tensor, rtol: float = 1e-6) -> bool:
     """Whether the answer has the truth's shape and, but for rounding, its values."""
     if answer.shape != truth.shape:
         return False
+    answer, truth = answer.detach(), truth.detach()  # torch warns of numbers that carry a graph
     size = truth[torch.isfinite(truth)].abs()
     atol = rtol * float(size.max()) if len(size) else 0.0
     return torch.allclose(answer.to(truth.dtype), truth, rtol=rtol, atol=atol, equal_nan=True)
 
 
-def compare(what: str, answer, truth: Tensor, slips: Mapping[str, Tensor]) -> None:
-    """Raises Wrong unless answer and truth agree; `slips` maps diagnoses to their values."""
+def compare(what: str, answer, truth: Tensor, slips: Slips) -> None:
+    """Raises Wrong unless answer and truth agree; `slips` are functions () -> value."""
     if not isinstance(answer, Tensor):
         raise Wrong(
             f"{what} should be a tensor of shape {tuple(truth.shape)}, got {reprlib.repr(answer)}"
         )
+    answer, truth = answer.detach(), truth.detach()
     if same(answer, truth):
         return
-    for diagnosis, value in slips.items():
-        if same(answer, value):
+    for diagnosis, slip in slips.items():
+        if same(answer, slip()):
             raise Wrong(f"{what}: {diagnosis}")
     if answer.shape != truth.shape:
         raise Wrong(f"{what} has shape {tuple(answer.shape)}, expected {tuple(truth.shape)}")

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from minigen import flow, paths, targets
-from minigen.checks import Wrong, call, compare
+from minigen.checks import Wrong, ask
 
 B, D, N, IMAGE = 5, 3, 7, (5, 2, 3, 4)
 
@@ -28,6 +28,9 @@ def _check_call(what: str, x, t, shape: tuple[int, ...]) -> None:
         raise Wrong(f"the {what} takes states of shape {shape}, got {got}")
 
 
+# The loss ---------------------------------------------------------------------------------------
+
+
 class _Net(nn.Module):
     """A stand-in for a network: its answer depends on the state and the time, and has a weight."""
 
@@ -40,51 +43,68 @@ class _Net(nn.Module):
         return torch.sin(self.weight * xt + 2 * t.reshape(-1, 1, 1, 1)) - 0.4
 
 
-def _square(error: Tensor) -> Tensor:
+def _straight(x0: Tensor, eps: Tensor, k: Tensor) -> Tensor:
+    return (1 - k) * x0 + k * eps
+
+
+def _mean_square(error: Tensor) -> Tensor:
     return error.square().flatten(1).mean(1)
 
 
-def _loss_slips(net: Callable, x0: Tensor, eps: Tensor, t: Tensor) -> dict[str, Tensor]:
-    """The usual wrong losses, each with its diagnosis."""
-    k = t.reshape(-1, 1, 1, 1)
-    xt, swapped, u = (1 - k) * x0 + k * eps, k * x0 + (1 - k) * eps, eps - x0
-    first, angle = (1 - k[:1]) * x0 + k[:1] * eps, math.pi / 2 * k
-    error = net(xt, t) - u
-    per_image = _square(error)
-    variance = "that mix keeps the variance; the straight line is (1 − t) x0 + t ε, with no "
-    return {
-        "your target is x0 − ε, the direction from noise to data (Liu et al., whose time runs the "
-        "other way); here t rises with the noise, dx_t/dt = ε − x0": _square(net(xt, t) + u),
-        "your mix is t x0 + (1 − t) ε, with data at t = 1; here t = 0 is data": (
-            _square(net(swapped, t) - u)
-        ),
-        "that is the loss with time reversed, data at t = 1 (Liu et al.); here t = 0 is data: mix "
-        "(1 − t) x0 + t ε, target ε − x0": _square(net(swapped, t) + u),
-        "the mix is right, but the network was told 1 − t": _square(net(xt, 1 - t) - u),
-        "you summed the squares over the data axes: take their mean": per_image * x0[0].numel(),
-        "that is one number for the whole batch: keep one for each sample, (B,)": per_image.mean(),
-        "that is one number, and a sum: take the mean over the data axes of each sample": (
-            error.square().sum()
-        ),
-        variance + "cosine and sine": (
-            _square(net(torch.cos(angle) * x0 + torch.sin(angle) * eps, t) - u)
-        ),
-        variance + "roots": _square(net((1 - k).sqrt() * x0 + k.sqrt() * eps, t) - u),
-        variance + "√(1 − t²)": _square(net((1 - k**2).sqrt() * x0 + k * eps, t) - u),
-        "every sample has its own time, you used the first one's for all": (
-            _square(net(first, t[:1].expand(len(t))) - u)
-        ),
-        "the mix took the first sample's time for all": _square(net(first, t) - u),
-        "your target is the noise ε: the velocity is ε − x0": _square(net(xt, t) - eps),
-        "your target is the data x0: the velocity is ε − x0": _square(net(xt, t) - x0),
-        "the network saw the clean data: ask it at the mix x_t": _square(net(x0, t) - u),
-        "the network saw the pure noise: ask it at the mix x_t": _square(net(eps, t) - u),
-        "you took absolute values: the conditional mean is what squares lead to": (
-            error.abs().flatten(1).mean(1)
-        ),
-        "that is its square root": per_image.sqrt(),
-        "that is half of it": per_image / 2,
-    }  # fmt: skip
+def _loss(net, x0, eps, t, *, goal=lambda x0, eps: eps - x0, mix=_straight, told=lambda t: t,
+          reduce=_mean_square) -> Tensor:  # fmt: skip
+    """The right loss, or one with the slips named: each replaces one of its four parts."""
+    return reduce(net(mix(x0, eps, t.reshape(-1, 1, 1, 1)), told(t)) - goal(x0, eps))
+
+
+def _quarter(x0: Tensor, eps: Tensor, k: Tensor) -> Tensor:
+    return torch.cos(math.pi / 2 * k) * x0 + torch.sin(math.pi / 2 * k) * eps
+
+
+REVERSED = {"mix": lambda x0, eps, k: _straight(eps, x0, k)}
+BACK = {"goal": lambda x0, eps: x0 - eps}
+VARIANCE = "that mix keeps the variance; the straight line is (1 − t) x0 + t ε, with no "
+LOSS_SLIPS = {
+    "your target is x0 − ε, the direction from noise to data (Liu et al., whose time runs the "
+    "other way); here t rises with the noise, dx_t/dt = ε − x0": partial(_loss, **BACK),
+    "your mix is t x0 + (1 − t) ε, with data at t = 1; here t = 0 is data": partial(
+        _loss, **REVERSED
+    ),
+    "that is the loss with time reversed, data at t = 1 (Liu et al.); here t = 0 is data: mix "
+    "(1 − t) x0 + t ε, target ε − x0": partial(_loss, **REVERSED, **BACK),
+    "the mix is right, but the network was told 1 − t": partial(_loss, told=lambda t: 1 - t),
+    "you summed the squares over the data axes: take their mean": partial(
+        _loss, reduce=lambda e: e.square().flatten(1).sum(1)
+    ),
+    "that is one number for the whole batch: keep one for each sample, (B,)": partial(
+        _loss, reduce=lambda e: e.square().mean()
+    ),
+    "that is one number, and a sum: take the mean over the data axes of each sample": partial(
+        _loss, reduce=lambda e: e.square().sum()
+    ),
+    VARIANCE + "cosine and sine": partial(_loss, mix=_quarter),
+    VARIANCE + "roots": partial(_loss, mix=lambda x0, eps, k: (1 - k).sqrt() * x0 + k.sqrt() * eps),
+    VARIANCE + "√(1 − t²)": partial(_loss, mix=lambda x0, eps, k: (1 - k**2).sqrt() * x0 + k * eps),
+    "every sample has its own time, you used the first one's for all": (
+        lambda net, x0, eps, t: _loss(net, x0, eps, t[:1].expand(len(t)))
+    ),
+    "the mix took the first sample's time for all": partial(
+        _loss, mix=lambda x0, eps, k: _straight(x0, eps, k[:1])
+    ),
+    "your target is the noise ε: the velocity is ε − x0": partial(_loss, goal=lambda x0, eps: eps),
+    "your target is the data x0: the velocity is ε − x0": partial(_loss, goal=lambda x0, eps: x0),
+    "the network saw the clean data: ask it at the mix x_t": partial(
+        _loss, mix=lambda x0, eps, k: x0
+    ),
+    "the network saw the pure noise: ask it at the mix x_t": partial(
+        _loss, mix=lambda x0, eps, k: eps
+    ),
+    "you took absolute values: the conditional mean is what squares lead to": partial(
+        _loss, reduce=lambda e: e.abs().flatten(1).mean(1)
+    ),
+    "that is its square root": partial(_loss, reduce=lambda e: _mean_square(e).sqrt()),
+    "that is half of it": partial(_loss, reduce=lambda e: _mean_square(e) / 2),
+}
 
 
 def flow_loss(function: Callable) -> None:
@@ -92,10 +112,10 @@ def flow_loss(function: Callable) -> None:
 
     x0, eps (B, C, H, W), t (B,). Raises NotYet, or Wrong with a diagnosis.
     """
-    net, x0, eps = _Net(), _draws(*IMAGE, seed=8), _draws(*IMAGE, seed=9) - 0.7
+    x0, eps = _draws(*IMAGE, seed=8), _draws(*IMAGE, seed=9) - 0.7
     t = torch.linspace(0.15, 0.8, B, dtype=torch.float64)
     try:
-        answer = call(function, net, x0, eps, t)
+        answer = ask("the loss", function, _loss, LOSS_SLIPS, _Net(), x0, eps, t)
     except Wrong as error:
         if "shapes did not fit" not in str(error):
             raise
@@ -103,8 +123,6 @@ def flow_loss(function: Callable) -> None:
             f"{str(error).split(': a number')[0]}: t (B,) meets images (B, C, H, W) only as "
             f"(B, 1, 1, 1), for instance t.reshape(-1, 1, 1, 1); the network takes t itself"
         ) from None
-    with torch.no_grad():
-        compare("the loss", answer, flow.loss(net, x0, eps, t), _loss_slips(net, x0, eps, t))
     if not answer.requires_grad:
         raise Wrong(
             "the values are right, but no gradient leads from the loss to the network's weights: "
@@ -113,59 +131,70 @@ def flow_loss(function: Callable) -> None:
     print(f"right: the loss of {B} images of shape {IMAGE[1:]}, each at its own time")
 
 
+# The walk ---------------------------------------------------------------------------------------
+
+
 class _Field:
     """A velocity that depends on state and time, and remembers when it was asked."""
 
     def __init__(self):
         self.times: list[float] = []
 
-    def value(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        k = t.to(x).reshape(-1, 1) if t.ndim else t.to(x)
-        return torch.sin(1.5 * x + 4 * k) + 0.6 * x.flip(1) * k - 0.5
-
     def __call__(self, x, t) -> Tensor:
         _check_call("velocity", x, t, (B, D))
         if bool((t != t[0]).any()):
             raise Wrong(f"all samples walk together, but the velocity was asked at {t.tolist()}")
         self.times.append(float(t[0]))
-        return self.value(x, t)
-
-    def walk(self, x: Tensor, times: Tensor, step: float) -> Tensor:
-        """x ← x + step u(x, t) at each of the times."""
-        for t in times:
-            x = x + step * self.value(x, t)
-        return x
+        k = t.to(x)[:, None]
+        return torch.sin(1.5 * x + 4 * k) + 0.6 * x.flip(1) * k - 0.5
 
 
-def _euler_slips(field: _Field, x: Tensor) -> dict[str, Tensor]:
-    """The usual wrong walks, each with its diagnosis."""
-    kind, h = {"dtype": torch.float64}, 1 / N
-    good, tight = torch.linspace(1, 0, N + 1, **kind), torch.linspace(1, 0, N, **kind)
-    up = "time falls from 1 (noise) to 0 (data); you began at t = 0 and went up"
-    long = "torch.linspace(1, 0, n) has n times and n − 1 gaps, so its gaps are not 1/n, and its "
-    slips = {
-        long + "last time is 0: take n + 1 times without the last": (tight, -h),
-        "you took n − 1 steps: torch.linspace(1, 0, n) has only n − 1 gaps, take n + 1 times": (
-            tight[:-1], -1 / (N - 1),
-        ),
-        "you took n + 1 steps of 1/n, more than the whole way, the last one from t = 0": (good, -h),
-        "that is the wrong way: dx = u dt, and dt = −1/n on the way to the data": (good[:-1], h),
-        "you read the velocity at the end of each step, t − 1/n; Euler reads it where it stands": (
-            good[1:], -h,
-        ),
-        "you read the velocity in the middle of each step; Euler reads it where it stands": (
-            (good[1:] + good[:-1]) / 2, -h,
-        ),
-        up: (good[1:].flip(0), -h),
-        up + ", with dt = +1/n": (good[1:].flip(0), h),
-        up + " to t = 1": (good[:-1].flip(0), -h),
-        up + " to t = 1, with dt = +1/n": (good[:-1].flip(0), h),
-        "the velocity was asked at t = 1 in every step": (torch.ones(N, **kind), -h),
-        "the step is missing: x moves by u/n, not by u": (good[:-1], -1.0),
-        "that is one step of length 1: take n": (good[:1], -1.0),
-        "that is the first step alone": (good[:1], -h),
-    }  # fmt: skip
-    return {why: field.walk(x, *k) for why, k in slips.items()}
+def _falling(count: int) -> Tensor:
+    """`count` times from 1 to 0, both among them."""
+    return torch.linspace(1, 0, count, dtype=torch.float64)
+
+
+def _euler(
+    velocity, x1, n, *, times=lambda n: _falling(n + 1)[:-1], step=lambda n: -1 / n
+) -> Tensor:
+    """The right walk, x ← x + step u(x, t) at each of the times, or one with the slips named."""
+    x = x1
+    for t in times(n):
+        x = x + step(n) * velocity(x, t.expand(len(x)))
+    return x
+
+
+PLUS = {"step": lambda n: 1 / n}
+FROM_0 = {"times": lambda n: _falling(n + 1)[1:].flip(0)}
+TO_1 = {"times": lambda n: _falling(n + 1)[:-1].flip(0)}
+UP = "time falls from 1 (noise) to 0 (data); you began at t = 0 and went up"
+EULER_SLIPS = {
+    "torch.linspace(1, 0, n) has n times and n − 1 gaps, so its gaps are not 1/n, and its last "
+    "time is 0: take n + 1 times without the last": partial(_euler, times=_falling),
+    "you took n − 1 steps: torch.linspace(1, 0, n) has only n − 1 gaps, take n + 1 times": partial(
+        _euler, times=lambda n: _falling(n)[:-1], step=lambda n: -1 / (n - 1)
+    ),
+    "you took n + 1 steps of 1/n, more than the whole way, the last one from t = 0": partial(
+        _euler, times=lambda n: _falling(n + 1)
+    ),
+    "that is the wrong way: dx = u dt, and dt = −1/n on the way to the data": partial(
+        _euler, **PLUS
+    ),
+    "you read the velocity at the end of each step, t − 1/n; Euler reads it where it stands": (
+        partial(_euler, times=lambda n: _falling(n + 1)[1:])
+    ),
+    "you read the velocity in the middle of each step; Euler reads it where it stands": partial(
+        _euler, times=lambda n: _falling(n + 1)[:-1] - 0.5 / n
+    ),
+    UP: partial(_euler, **FROM_0),
+    UP + ", with dt = +1/n": partial(_euler, **FROM_0, **PLUS),
+    UP + " to t = 1": partial(_euler, **TO_1),
+    UP + " to t = 1, with dt = +1/n": partial(_euler, **TO_1, **PLUS),
+    "the velocity was asked at t = 1 in every step": partial(_euler, times=torch.ones),
+    "the step is missing: x moves by u/n, not by u": partial(_euler, step=lambda n: -1),
+    "that is one step of length 1: take n": lambda velocity, x1, n: _euler(velocity, x1, 1),
+    "that is the first step alone": partial(_euler, times=lambda n: torch.ones(1)),
+}
 
 
 def euler(function: Callable) -> None:
@@ -174,10 +203,11 @@ def euler(function: Callable) -> None:
     velocity(x, t) takes t (B,), x1 is (B, D). Raises NotYet, or Wrong with a diagnosis.
     """
     field, x1 = _Field(), _draws(B, D, seed=10)
-    denoise = paths.denoiser(field.value, paths.Linear(), targets.velocity)
-    *_, truth = flow.euler(denoise, paths.Linear(), x1, flow.grid(N))
-    answer = call(function, field, x1.clone(), N)
-    compare(f"x0 after n = {N} steps", answer, truth, _euler_slips(field, x1))
+    # The truth walks in a field of its own: the times are those of the learner's calls alone.
+    ask(
+        f"x0 after n = {N} steps", function, lambda _, *args: _euler(_Field(), *args),
+        EULER_SLIPS, field, x1, N,
+    )  # fmt: skip
     if len(field.times) != N:
         raise Wrong(
             f"the values are right, but the velocity was asked {len(field.times)} times, down to "
@@ -185,3 +215,6 @@ def euler(function: Callable) -> None:
             f"read from a denoiser is 0/0"
         )
     print(f"right: {N} steps, the first from t = 1, the last from t = 1/{N}, none from t = 0")
+
+
+SLIPS = {flow_loss: LOSS_SLIPS, euler: EULER_SLIPS}

@@ -1,11 +1,12 @@
 """Checks of the exercises of lecture 5, score matching and Langevin dynamics."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from minigen.checks import Wrong, call, compare
+from minigen.checks import Wrong, ask, call, compare
 
 SIGMAS = [0.4, 1.7, 0.9, 2.6, 0.25]  # five samples, each at its own level
 LADDER, STEP, TURNS = [2.0, 0.9, 0.5], 0.02, 2
@@ -42,36 +43,55 @@ def _loss(score, x, sigma, eps, *, front=1, weight=0, sign=1, below=0, std=1, no
 
 LOSS_SLIPS = {
     "you subtracted eps. The target is the gradient in the noisy x, −eps/σ; with the gradient in "
-    "the clean x its sign turns and the loss learns minus the score": {"sign": -1},
-    "the score in it is multiplied by σ; you left that out: ½ ‖σ s + eps‖²": {"front": 0},
-    "you multiplied the score by σ²; the weight is σ² once the norm is squared, so σ inside": {
-        "front": 2
-    },
-    "that is ½ ‖s + eps/σ‖², without the weight σ²: the least levels will drown all others": {
-        "front": 0, "below": 1
-    },
-    "the weight λ = σ² multiplies both terms: σ s and σ eps/σ = eps; you kept eps/σ": {"below": 1},
-    "you divided eps by σ²: in σ s + eps, noise and score have the same size at each level": {
-        "below": 2
-    },
-    "that is ½ ‖s + eps/σ²‖²: the target is −(x̃ − x)/σ² = −eps/σ": {"front": 0, "below": 2},
-    "you weighted ½ ‖s + eps/σ‖² with σ; NCSN's weight is σ²": {
-        "front": 0, "below": 1, "weight": 1
-    },
-    "you multiplied ½ ‖σ s + eps‖² by σ² once more: the weight is in it already": {"weight": 2},
-    "you took the mean over the data axes; a squared norm is a sum": {"total": torch.mean},
-    "the ½ is missing": {"half": 1.0},
-    "that is the norm; its square is asked for": {"root": True},
-    "the noise has the standard deviation σ; you added √σ eps, as if σ were a variance": {
-        "std": 0.5
-    },
-    "the noise has the standard deviation σ; you added σ² eps": {"std": 2},
-    "you added eps without its σ to x": {"std": 0},
-    "the score is to be asked at the noisy point x + σ eps, you asked it at x": {"noisy": False},
-    "you gave the score σ²; its second argument is the standard deviation σ": {
-        "level": torch.square
-    },
-}  # fmt: skip
+    "the clean x its sign turns and the loss learns minus the score": partial(_loss, sign=-1),
+    "the score in it is multiplied by σ; you left that out: ½ ‖σ s + eps‖²": partial(
+        _loss, front=0
+    ),
+    "you multiplied the score by σ²; the weight is σ² once the norm is squared, so σ inside": (
+        partial(_loss, front=2)
+    ),
+    "that is ½ ‖s + eps/σ‖², without the weight σ²: the least levels will drown all others": (
+        partial(_loss, front=0, below=1)
+    ),
+    "the weight λ = σ² multiplies both terms: σ s and σ eps/σ = eps; you kept eps/σ": partial(
+        _loss, below=1
+    ),
+    "you divided eps by σ²: in σ s + eps, noise and score have the same size at each level": (
+        partial(_loss, below=2)
+    ),
+    "that is ½ ‖s + eps/σ²‖²: the target is −(x̃ − x)/σ² = −eps/σ": partial(_loss, front=0, below=2),
+    "you weighted ½ ‖s + eps/σ‖² with σ; NCSN's weight is σ²": partial(
+        _loss, front=0, below=1, weight=1
+    ),
+    "you multiplied ½ ‖σ s + eps‖² by σ² once more: the weight is in it already": partial(
+        _loss, weight=2
+    ),
+    "you took the mean over the data axes; a squared norm is a sum": partial(
+        _loss, total=torch.mean
+    ),
+    "the ½ is missing": partial(_loss, half=1.0),
+    "that is the norm; its square is asked for": partial(_loss, root=True),
+    "the noise has the standard deviation σ; you added √σ eps, as if σ were a variance": partial(
+        _loss, std=0.5
+    ),
+    "the noise has the standard deviation σ; you added σ² eps": partial(_loss, std=2),
+    "you added eps without its σ to x": partial(_loss, std=0),
+    "the score is to be asked at the noisy point x + σ eps, you asked it at x": partial(
+        _loss, noisy=False
+    ),
+    "you gave the score σ²; its second argument is the standard deviation σ": partial(
+        _loss, level=torch.square
+    ),
+    "every sample has its own σ, you used the first one's for all": (
+        lambda score, x, sigma, eps: _loss(score, x, sigma[:1].expand(len(x)), eps)
+    ),
+    "you averaged over the batch; the loss of each sample is asked for, (B,)": (
+        lambda *args: _loss(*args).mean()
+    ),
+    "you summed over the batch too; the loss of each sample is asked for, (B,)": (
+        lambda *args: _loss(*args).sum()
+    ),
+}
 
 
 def denoising(function: Callable) -> None:
@@ -82,17 +102,11 @@ def denoising(function: Callable) -> None:
     x, eps = _draws(2, 5, 3)
     x, sigma = 0.4 + 1.8 * x, torch.tensor(SIGMAS, dtype=torch.float64)
     gain = torch.ones((), dtype=torch.float64, requires_grad=True)
-    answer = call(function, lambda x, sigma: gain * _score(x, sigma), x.clone(), sigma, eps)
-    slips = {why: _loss(_score, x, sigma, eps, **slip) for why, slip in LOSS_SLIPS.items()}
-    truth = _loss(_score, x, sigma, eps)
-    first = sigma[:1].expand(5)
-    slips["every sample has its own σ, you used the first one's for all"] = _loss(
-        _score, x, first, eps
-    )
-    slips["you averaged over the batch; the loss of each sample is asked for, (B,)"] = truth.mean()
-    slips["you summed over the batch too; the loss of each sample is asked for, (B,)"] = truth.sum()
-    values = answer.detach() if isinstance(answer, Tensor) else answer
-    compare("the loss", values, truth, slips)
+
+    def score(x, sigma):  # one that can learn
+        return gain * _score(x, sigma)
+
+    answer = ask("the loss", function, _loss, LOSS_SLIPS, score, x, sigma, eps)
     if not answer.requires_grad:
         raise Wrong(
             "the values are right, but no gradient leads from your loss to the score: without it "
@@ -119,48 +133,62 @@ def _anneal(score, x, sigmas, step, n, noises, *, h=lambda sigma, ladder: (sigma
     return x if tweedie is None else x + end**tweedie * score(x, end)
 
 
-def _flipped(score, x, sigmas, step, n, noises, **slip) -> Tensor:
-    return _anneal(score, x, sigmas.flip(0), step, n, noises, **slip)
+def _upward(score, x, sigmas, *rest, **slip) -> Tensor:
+    return _anneal(score, x, sigmas.flip(0), *rest, **slip)
 
 
+UPWARD = "you walked the ladder upward, from small noise to large: large noise comes first"
 WALK_SLIPS = {
     "your noise is √h_i z, its variance h_i: with the drift h_i s that samples with half the "
-    "variance; the noise is √(2 h_i) z": {"spread": lambda h: h**0.5},
+    "variance; the noise is √(2 h_i) z": partial(_anneal, spread=lambda h: h**0.5),
     "your drift is h_i/2 and your noise √(2 h_i): two conventions mixed, which samples with twice "
-    "the variance; with √(2 h_i) the drift is h_i": {"drift": 0.5},
+    "the variance; with √(2 h_i) the drift is h_i": partial(_anneal, drift=0.5),
     "your drift is h_i/2 and your noise √h_i: a right walk, but its step is half of what is asked, "
-    "h_i s + √(2 h_i) z (the paper's α_i is 2 h_i)": {"drift": 0.5, "spread": lambda h: h**0.5},
-    "the noise is missing: without z the walk climbs to a mode and stays there": {
-        "spread": lambda h: 0.0
-    },
-    "the noise is multiplied by the standard deviation √(2 h_i); you took 2 h_i": {
-        "spread": lambda h: 2 * h
-    },
-    "you walked against the score: the drift is + h_i s": {"drift": -1.0},
-    "your h_i goes with σ_i; a step is in squared units of x, so it goes with σ_i²": {
-        "h": lambda sigma, ladder: sigma / ladder[-1]
-    },
-    "your h_i does not change with the level: h_i = step σ_i²/σ_L²": {"h": lambda *_: 1.0},
-    "you divided by the first σ, the largest; step is that of the last level: σ_i²/σ_L²": {
-        "h": lambda sigma, ladder: (sigma / ladder[0]) ** 2
-    },
-    "your h_i is upside down: a large σ allows a large step, σ_i²/σ_L²": {
-        "h": lambda sigma, ladder: (ladder[-1] / sigma) ** 2
-    },
-    "your h_i is step σ_i²; divide by σ_L², so that the last step is `step`": {
-        "h": lambda sigma, _: sigma**2
-    },
-    "you walked the ladder upward, your loop counts the levels backwards: large noise comes first":
-        {"turn": True},
-    "you made one step at each level; n are asked for": {"once": True},
-    "you used the same noise in every step of a level: step k has noises[i, k]": {"same": True},
-    "the last step is missing: denoise, x + σ_L² s(x, σ_L), or the noise of the last level stays": {
-        "tweedie": None
-    },
-    "the last step goes by σ_L², a variance; you took σ_L": {"tweedie": 1},
-    "you asked the score at the first σ throughout; level i has sigmas[i]": {"level": 0},
-    "you asked the score at the last σ throughout; level i has sigmas[i]": {"level": -1},
-}  # fmt: skip
+    "h_i s + √(2 h_i) z (the paper's α_i is 2 h_i)": partial(
+        _anneal, drift=0.5, spread=lambda h: h**0.5
+    ),
+    "the noise is missing: without z the walk climbs to a mode and stays there": partial(
+        _anneal, spread=lambda h: 0.0
+    ),
+    "the noise is multiplied by the standard deviation √(2 h_i); you took 2 h_i": partial(
+        _anneal, spread=lambda h: 2 * h
+    ),
+    "you walked against the score: the drift is + h_i s": partial(_anneal, drift=-1.0),
+    "your h_i goes with σ_i; a step is in squared units of x, so it goes with σ_i²": partial(
+        _anneal, h=lambda sigma, ladder: sigma / ladder[-1]
+    ),
+    "your h_i does not change with the level: h_i = step σ_i²/σ_L²": partial(
+        _anneal, h=lambda *_: 1.0
+    ),
+    "you divided by the first σ, the largest; step is that of the last level: σ_i²/σ_L²": partial(
+        _anneal, h=lambda sigma, ladder: (sigma / ladder[0]) ** 2
+    ),
+    "your h_i is upside down: a large σ allows a large step, σ_i²/σ_L²": partial(
+        _anneal, h=lambda sigma, ladder: (ladder[-1] / sigma) ** 2
+    ),
+    "your h_i is step σ_i²; divide by σ_L², so that the last step is `step`": partial(
+        _anneal, h=lambda sigma, _: sigma**2
+    ),
+    "you walked the ladder upward, your loop counts the levels backwards: large noise comes "
+    "first": partial(_anneal, turn=True),
+    "you made one step at each level; n are asked for": partial(_anneal, once=True),
+    "you used the same noise in every step of a level: step k has noises[i, k]": partial(
+        _anneal, same=True
+    ),
+    "the last step is missing: denoise, x + σ_L² s(x, σ_L), or the noise of the last level "
+    "stays": partial(_anneal, tweedie=None),
+    "the last step goes by σ_L², a variance; you took σ_L": partial(_anneal, tweedie=1),
+    "you asked the score at the first σ throughout; level i has sigmas[i]": partial(
+        _anneal, level=0
+    ),
+    "you asked the score at the last σ throughout; level i has sigmas[i]": partial(
+        _anneal, level=-1
+    ),
+    UPWARD: _upward,
+    f"{UPWARD}, and σ_L is the least of all": partial(
+        _upward, h=lambda sigma, ladder: (sigma / ladder[0]) ** 2, least=0
+    ),
+}
 
 
 def annealed(function: Callable) -> None:
@@ -170,18 +198,15 @@ def annealed(function: Callable) -> None:
     denoising step, x + σ_L² s(x, σ_L). Raises NotYet, or Wrong with a diagnosis.
     """
     sigmas, noises = torch.tensor(LADDER, dtype=torch.float64), _draws(len(LADDER), TURNS, 5, 3)
-    x = 0.4 + 1.8 * _draws(7, 3)[2:]
-    args = (_score, x, sigmas, STEP, TURNS, noises)
-    slips = {why: _anneal(*args, **slip) for why, slip in WALK_SLIPS.items()}
-    upward = "you walked the ladder upward, from small noise to large: large noise comes first"
-    slips[upward] = _flipped(*args)
-    slips[f"{upward}, and σ_L is the least of all"] = _flipped(
-        *args, h=lambda sigma, ladder: (sigma / ladder[0]) ** 2, least=0
-    )
-    answer = call(function, _score, x.clone(), sigmas, STEP, TURNS, noises)
+    args = (_score, 0.4 + 1.8 * _draws(7, 3)[2:], sigmas, STEP, TURNS, noises)
+    truth, answer = _anneal(*args), call(function, *args)
     if isinstance(answer, list | tuple):
         raise Wrong(f"the last state alone is asked for, you returned {len(answer)} of them")
-    compare("the last state", answer, _anneal(*args), slips)
+    slips = {why: partial(slip, *args) for why, slip in WALK_SLIPS.items()}
+    compare("the last state", answer, truth, slips)
     print(
         f"right: {TURNS} steps at each of {len(LADDER)} levels, large noise first, and a clean end"
     )
+
+
+SLIPS = {denoising: LOSS_SLIPS, annealed: WALK_SLIPS}
