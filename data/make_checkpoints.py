@@ -23,7 +23,7 @@ def digits_classifier(seed: int):
     """The held-out judge: cross-entropy with a little noise on the images, Adam, cosine rate."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    net = metrics.DigitsClassifier()
+    net = nets.DigitsClassifier()
     batches = data.batches(*data.digits("train"), size=128, generator=generator)
 
     def loss():
@@ -109,7 +109,7 @@ def sample(net, path, seed: int, *, n=SAMPLES, target=targets.eps, ts=None) -> t
 
 def quality(x, label, seed: int) -> dict[str, str]:
     """What digits are judged by, with standard errors, beside the floor of real test digits."""
-    judge = metrics.DigitsClassifier()
+    judge = nets.DigitsClassifier()
     train.load(data.checkpoint("digits_classifier"), judge)
     (real, _), (test, _) = data.digits("train"), data.digits("test")
     generator = torch.Generator().manual_seed(seed)

@@ -1,15 +1,12 @@
 """minigen: generative models where every formula stands once, tested against an exact answer."""
 
 from minigen import (
-    augment,
     data,
     ddim,
     ddpm,
-    diagnostics,
     flow,
     gan,
     guidance,
-    linear_gaussian,
     markov,
     metrics,
     nets,
@@ -17,7 +14,6 @@ from minigen import (
     paths,
     score,
     shapes,
-    style,
     targets,
     train,
     vae,
@@ -25,7 +21,6 @@ from minigen import (
 
 __version__ = "0.1.0"
 __all__ = [
-    "augment", "data", "ddim", "ddpm", "diagnostics", "flow", "gan", "guidance", "linear_gaussian",
-    "markov", "metrics", "nets", "oracle", "paths", "score", "shapes", "style", "targets", "train",
-    "vae",
+    "data", "ddim", "ddpm", "flow", "gan", "guidance", "markov", "metrics", "nets", "oracle",
+    "paths", "score", "shapes", "targets", "train", "vae",
 ]  # fmt: skip

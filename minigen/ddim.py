@@ -1,5 +1,4 @@
-"""Denoising diffusion implicit models: a family of chains with DDPM's marginals, down to no noise
-at all.
+"""Denoising diffusion implicit models: chains with DDPM's marginals, down to no noise at all.
 
 For any ς² ≤ b_s², xs = a_s x0 + √(b_s² − ς²) eps + ς z has the marginal of the path at s. With ς =
 η √β̃, η = 1 is DDPM and η = 0 is deterministic: Euler's method for dx̄/dρ = eps in x̄ = x/a, ρ =
@@ -12,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minigen.ddpm import bridge
-from minigen.paths import GaussianPath, along
-from minigen.shapes import Denoiser, X, check_grid, like, noise
+from minigen import targets
+from minigen.paths import GaussianPath, bridge, reading, walk
+from minigen.shapes import Denoiser, X, check_alike, check_grid, like, per_sample
 
 
 def sample(
@@ -26,53 +25,45 @@ def sample(
     eta: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Iterator[X]:
-    """Walks the grid from noise to data and yields each state. [Song, Meng & Ermon 2021, eq. 12 and
-    16]
+    """Walks the grid from noise to data and yields each state.
 
-    x ← a_s x̂0 + √(b_s² − ς²) (x − a_t x̂0)/b_t + ς z, ς = eta √β̃; eta = 0 draws nothing. ts is
-    any falling sub-sequence of [0, 1]. Raises ValueError for a grid that does not fall or an eta
-    with ς² > b_s², TypeError for xT of another dtype than the net.
+    x ← a_s x̂0 + √(b_s² − ς²) (x − a_t x̂0)/b_t + ς z with ς = eta √β̃; eta = 0 draws nothing.
+
+    ts is any falling sub-sequence of [0, 1]. Raises ValueError for an eta with ς² > b_s².
+    [Song, Meng & Ermon 2021, eq. 12 and 16]
     """
-    ts, x = check_grid(ts), xT
+    ts = check_grid(ts)
+    t, s = ts[:-1], ts[1:]
     a, b = path.a(ts), path.b(ts)
     a_t, b_t, a_s, b_s = a[:-1], b[:-1], a[1:], b[1:]
-    var = eta**2 * bridge(a_t, b_t, a_s, b_s)[3]
+    var = eta**2 * bridge(path, t, s).backward if eta else torch.zeros_like(t)
     if eta < 0 or bool((var > b_s**2 * (1 + 1e-12)).any()):
         raise ValueError(
             f"eta = {eta:g} leaves no room for the predicted noise: it needs eta ≥ 0 and a step "
             f"variance eta² β̃ ≤ b_s², which eta in [0, 1] always gives"
         )
     k = torch.sqrt((b_s**2 - var).clamp(min=0)) / b_t  # the clamp meets rounding at the bound only
-    k, k0, std = k.tolist(), (a_s - k * a_t).tolist(), var.sqrt().tolist()
-    for i, x0_hat in enumerate(along(denoise, ts[:-1], xT)):
-        with torch.no_grad():
-            x = torch.add(x * k[i], x0_hat(x), alpha=k0[i])
-            if std[i]:  # 0 in the step to s = 0 for every eta
-                x.add_(noise(x, generator=generator), alpha=std[i])
-        yield x
+    x0_hat = reading(denoise, path, targets.x0)
+    return walk(x0_hat, xT, t, k, a_s - k * a_t, var.sqrt(), generator=generator)
 
 
 def encode(denoise: Denoiser, path: GaussianPath, x0: X, ts: Float[Tensor, " N"]) -> Iterator[X]:
     """Data to noise: the deterministic walk of `sample` backwards, yielding each state.
 
-    x ← a_t x̂0 + b_t (x − a_s x̂0)/b_s for s < t, an Euler step of the same ODE the other way; so
-    encoding and sampling on n steps return to the start up to O(1/n). ts may be given either way
+    x ← a_t x̂0 + b_t (x − a_s x̂0)/b_s for s < t, an Euler step of the same ODE the other way.
+
+    So encoding and sampling on n steps return to the start up to O(1/n). ts may be given either way
     round. At s = 0, where x = x0 says nothing of eps, the first step asks the denoiser at its end,
-    at a_t x0.
-    [Song, Meng & Ermon 2021, section 4.3]
+    at a_t x0. [Song, Meng & Ermon 2021, section 4.3]
     """
     ts = check_grid(ts if ts[0] > ts[-1] else ts.flip(0)).flip(0)
-    s, t, x = ts[:-1], ts[1:], x0
+    s, t = ts[:-1], ts[1:]
     a_s, b_s, a_t, b_t = path.a(s), path.b(s), path.a(t), path.b(t)
-    start = b_s == 0
-    k = torch.where(start, 2 * a_t, b_t / b_s)
-    k0 = torch.where(start, -a_t, a_t - k * a_s)
-    scale = torch.where(start, a_t, 1.0).tolist()
-    k, k0 = k.tolist(), k0.tolist()
-    for i, x0_hat in enumerate(along(denoise, torch.where(start, t, s), x0)):
-        with torch.no_grad():
-            x = torch.add(x * k[i], x0_hat(x * scale[i] if scale[i] != 1 else x), alpha=k0[i])
-        yield x
+    start = b_s == 0  # from x = a_t x0 with eps read there: a_t x0 + (x − a_t x̂0) = 2x − a_t x̂0
+    k = torch.where(start, 2.0, b_t / b_s)
+    step = torch.where(start, -a_t, a_t - k * a_s)
+    x = x0 * float(a_t[0]) if start[0] else x0
+    return walk(reading(denoise, path, targets.x0), x, torch.where(start, t, s), k, step)
 
 
 def slerp(a: X, b: X, u: Float[Tensor, ""] | Float[Tensor, " B"] | float) -> X:
@@ -83,14 +74,11 @@ def slerp(a: X, b: X, u: Float[Tensor, ""] | Float[Tensor, " B"] | float) -> X:
     a and b point the same way it is that straight line; opposite points have no shortest arc.
     [Shoemake 1985]
     """
-    if a.shape != b.shape:
-        raise ValueError(
-            f"slerp needs two batches of one shape: {tuple(a.shape)}, {tuple(b.shape)}"
-        )
+    check_alike(a, b, "the two ends of slerp")
     u = like(torch.as_tensor(u, dtype=a.dtype, device=a.device), a)
     p, q = (torch.nn.functional.normalize(x.flatten(1), dim=1) for x in (a, b))
     # 2 atan2 keeps its digits for small angles, where acos(p·q) has lost them
-    angle = like(2 * torch.atan2((p - q).norm(dim=1), (p + q).norm(dim=1)), a)
+    angle = per_sample(2 * torch.atan2((p - q).norm(dim=1), (p + q).norm(dim=1)), a)
     near = angle < 1e-6
     safe = torch.where(near, 1.0, angle)
     w_a = torch.where(near, 1 - u, torch.sin((1 - u) * safe) / torch.sin(safe))

@@ -7,33 +7,35 @@ data. Any denoiser on any Gaussian path gives such a field, so the samplers here
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from minigen.paths import GaussianPath, Linear, along
-from minigen.shapes import Denoiser, Label, Net, Time, X, check_grid, check_time, like, wide
+from minigen import targets
+from minigen.paths import GaussianPath, Linear, reading, walk
+from minigen.shapes import (
+    Denoiser,
+    Label,
+    Net,
+    Time,
+    X,
+    check_alike,
+    check_batch,
+    check_count,
+    check_grid,
+    check_time,
+)
 
 Velocity = Callable[[X, Time], X]  # (xt, t) -> dxt/dt
 LIMIT = 128  # samples that the exact assignment, O(B³), accepts
 
 
-def _check_batch(x: X, name: str) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = getattr(x, "dtype", type(x).__name__)
-        raise TypeError(f"{name} must be a float tensor of shape (B, ...), got {got}")
-    if not x.ndim or not len(x):
-        raise ValueError(f"{name} holds no samples: shape {tuple(x.shape)}; is its class empty?")
-
-
 def _check_pair(x0: X, eps: X) -> None:
-    _check_batch(x0, "x0")
-    _check_batch(eps, "eps")
-    if x0.shape != eps.shape:
-        shapes = f"{tuple(x0.shape)} and {tuple(eps.shape)}"
-        raise ValueError(f"x0 and eps are pairs and share one shape, got {shapes}")
+    """Raises TypeError or ValueError unless x0 and eps are the two ends of as many lines."""
+    check_batch(x0, "x0")
+    check_batch(eps, "eps")
+    check_alike(x0, eps, "x0 and eps are pairs and")
 
 
 # Learning ---------------------------------------------------------------------------------------
@@ -43,9 +45,7 @@ def loss(net: Net, x0: X, eps: X, t: Time, label: Label | None = None) -> Float[
     """‖net(xt, t, label) − (eps − x0)‖² / D at xt = (1 − t) x0 + t eps: the mean over data axes.
 
     `targets.loss` of the velocity on the linear path, without its derivatives. Its least mean is
-    that of Var(eps − x0 | xt), zero at neither end. Raises ValueError for an empty batch, for x0,
-    eps and the net's answer of different shapes, and for t of another length.
-    [Liu et al. 2022, eq. 1, time reversed]
+    that of Var(eps − x0 | xt), zero at neither end. [Liu et al. 2022, eq. 1, time reversed]
     """
     _check_pair(x0, eps)
     if check_time(t).ndim and len(t) != len(x0):
@@ -59,7 +59,7 @@ def loss(net: Net, x0: X, eps: X, t: Time, label: Label | None = None) -> Float[
 
 def uniform_times(n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "n"]:
     """n times from the uniform law on [0, 1), on the generator's device; ValueError for n < 1."""
-    _check_count(n)
+    check_count(n)
     return torch.rand(n, generator=generator, device=generator.device if generator else "cpu")
 
 
@@ -71,16 +71,11 @@ def logit_normal_times(
     A shift by a ratio adds log ratio to `mean`. On the generator's device. Raises ValueError for
     n < 1 or std ≤ 0. [Esser et al. 2024, eq. 19]
     """
-    _check_count(n)
+    check_count(n)
     if not 0 < std < math.inf or not math.isfinite(mean):
         raise ValueError(f"times need a finite mean and a std > 0, got mean {mean}, std {std}")
     device = generator.device if generator else "cpu"
     return torch.sigmoid(mean + std * torch.randn(n, generator=generator, device=device))
-
-
-def _check_count(n: int) -> None:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
 
 
 # The grid ---------------------------------------------------------------------------------------
@@ -104,7 +99,7 @@ def grid(n: int, shift: float = 1.0) -> Float[Tensor, " N"]:
 
     Raises ValueError for n < 1 or shift ≤ 0.
     """
-    _check_count(n)
+    check_count(n)
     return _shift(torch.linspace(1, 0, n + 1, dtype=torch.float64), shift)
 
 
@@ -114,79 +109,52 @@ _shift = shift  # grid's parameter has the same name
 # The ODE ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Velocity:
-    denoise: Denoiser
-    path: GaussianPath
-
-    def _coefficients(self, t: Time) -> tuple[Time, Time]:
-        """(p, q) of dxt/dt = p xt + q x̂0, which is a′ x̂0 + b′ (xt − a x̂0)/b."""
-        a, b, db = self.path.a(t), self.path.b(t), self.path.db(t)
-        if t.device.type == "cpu" and not bool((b > 0).all()):
-            raise ValueError(
-                f"no velocity can be read from a denoiser at t = {float(t.min()):g}: this path has "
-                f"b = 0 there, and xt says nothing of the noise; stop at a small t > 0"
-            )
-        return db / b, self.path.da(t) - a * db / b
-
-    def __call__(self, xt: X, t: Time) -> X:
-        p, q = (like(k, xt) for k in self._coefficients(wide(check_time(t))))
-        return p * xt + q * self.denoise(xt, t)
-
-    def along(self, ts: Float[Tensor, " N"], x: X) -> list[Callable[[X], X]]:
-        p, q = (k.tolist() for k in self._coefficients(ts))
-
-        def at(p, q, denoise):
-            return lambda x: torch.add(x * p, denoise(x), alpha=q)
-
-        return [at(*k) for k in zip(p, q, along(self.denoise, ts, x), strict=True)]
-
-
 def velocity(denoise: Denoiser, path: GaussianPath) -> Velocity:
     """E[dxt/dt | xt] = a′ x̂0 + b′ (xt − a x̂0)/b, as (xt, t) -> (B, *D): (xt − x̂0)/t if linear.
 
-    When called, raises ValueError at a time with b = 0. [Lipman et al. 2023]
+    A denoiser that is read off a velocity network gives what the network says, also at t = 0;
+    any other raises ValueError at a time with b = 0. [Lipman et al. 2023]
     """
-    return _Velocity(denoise, path)
+    return reading(denoise, path, targets.velocity)
 
 
 def euler(denoise: Denoiser, path: GaussianPath, xT: X, ts: Float[Tensor, " N"]) -> Iterator[X]:
-    """x ← x + (s − t) u(x, t) along a falling grid; yields each state. One evaluation a step.
+    """Euler's method for the ODE, along a falling grid; yields each state.
 
-    Order 1. u is read at the upper end of each step, so never at t = 0. On the linear path it is
-    `ddim.sample`. Raises ValueError for a grid that does not fall or an empty batch, TypeError for
-    xT of another dtype than the net.
+    x ← x + (s − t) u(x, t).
+
+    Order 1, one evaluation a step, at its upper end, so never at t = 0. On the linear path it is
+    `ddim.sample`.
     """
-    ts = _check_walk(xT, ts)
-    return _walk(velocity(denoise, path).along(ts[:-1], xT), xT, ts, correct=False)
+    check_batch(xT, "xT")
+    ts = check_grid(ts)
+    return walk(velocity(denoise, path), xT, ts[:-1], 1.0, ts.diff())
 
 
 def heun(denoise: Denoiser, path: GaussianPath, xT: X, ts: Float[Tensor, " N"]) -> Iterator[X]:
-    """An Euler step, then x + ½ (s − t) (u(x, t) + u(y, s)) with its end y; yields each state.
+    """An Euler step, then one with the mean of the slopes at its two ends; yields each state.
+
+    y = x + (s − t) u(x, t), x ← x + ½ (s − t) (u(x, t) + u(y, s)).
 
     Order 2, two evaluations a step. A last step to b = 0, where u cannot be read, stays Euler's: n
     steps cost 2n − 1 evaluations. On a β-table of T steps, whose ᾱ has kinks, an error of O(1/T)
-    stays. Raises as `euler`. [Karras et al. 2022, Algorithm 1]
+    stays. [Karras et al. 2022, Algorithm 1]
     """
-    ts = _check_walk(xT, ts)
-    fields = velocity(denoise, path).along(ts if path.b(ts[-1]) > 0 else ts[:-1], xT)
-    return _walk(fields, xT, ts, correct=True)
+    check_batch(xT, "xT")
+    ts = check_grid(ts)
+    steps, corrected = ts.diff().tolist(), len(ts) - 1 if path.b(ts[-1]) > 0 else len(ts) - 2
+    u, _ = velocity(denoise, path).prepared(ts[: corrected + 1], xT)
 
+    def states() -> Iterator[X]:
+        x = xT
+        for i, h in enumerate(steps):
+            with torch.no_grad():
+                slope = u(x, i)
+                y = torch.add(x, slope, alpha=h)
+                x = torch.add(x, slope + u(y, i + 1), alpha=h / 2) if i < corrected else y
+            yield x
 
-def _check_walk(xT: X, ts: Tensor) -> Float[Tensor, " N"]:
-    _check_batch(xT, "xT")
-    return check_grid(ts)
-
-
-def _walk(fields: list[Callable[[X], X]], x: X, ts: Tensor, correct: bool) -> Iterator[X]:
-    for i, h in enumerate(ts.diff().tolist()):
-        with torch.no_grad():
-            u = fields[i](x)
-            y = torch.add(x, u, alpha=h)
-            if correct and i + 1 < len(fields):
-                y = torch.add(x, u + fields[i + 1](y), alpha=h / 2)
-        x = y
-        yield x
+    return states()
 
 
 # Straightening ----------------------------------------------------------------------------------
@@ -231,7 +199,8 @@ def reflow_pairs(
     `walk` is `euler` or `heun`. Raises ValueError unless ts runs from 1 to 0, and as the walk.
     [Liu et al. 2022, section 2.1]
     """
-    ts = _check_walk(eps, ts)
+    check_batch(eps, "eps")
+    ts = check_grid(ts)
     if ts[0] != 1 or ts[-1] != 0:
         raise ValueError(
             f"pairs are ends of whole walks: ts must run from 1 to 0, got {ts[0]:g} to {ts[-1]:g}"
@@ -249,7 +218,7 @@ def straightness(u: Velocity, x0: X, eps: X, n: int = 32) -> Float[Tensor, ""]:
     [Liu et al. 2022, section 2.2]
     """
     _check_pair(x0, eps)
-    _check_count(n)
+    check_count(n)
     net = lambda xt, t, label: u(xt, t)
     with torch.no_grad():
         times = ((torch.arange(n, dtype=torch.float64) + 0.5) / n).to(x0)

@@ -7,60 +7,26 @@ above 1 guided.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from minigen.paths import GaussianPath, NetDenoiser, along
-from minigen.shapes import Denoiser, Label, Time, X, check_time, like
+from minigen.paths import GaussianPath, Readout, denoiser, x0
+from minigen.shapes import (
+    Denoiser,
+    Label,
+    Net,
+    Time,
+    X,
+    check_time,
+    like,
+    per_sample,
+    readable,
+    wide,
+)
 
 LogProb = Callable[[X, Time], Float[Tensor, "B"]]
-Steps = list[Callable[[X], X]]
-
-
-@dataclass(frozen=True)
-class _Cfg:
-    cond: Denoiser
-    uncond: Denoiser
-    scale: float
-
-    def __call__(self, xt: X, t: Time) -> X:
-        if self.scale in (0, 1):
-            return (self.cond if self.scale else self.uncond)(xt, t)
-        joint = self._joint(xt)
-        if joint is None:
-            return torch.lerp(self.uncond(xt, t), self.cond(xt, t), self.scale)
-        return self._mix(joint(torch.cat([xt, xt]), torch.cat([t, t]) if t.ndim else t))
-
-    def along(self, ts: Float[Tensor, " N"], x: X) -> Steps:
-        if self.scale in (0, 1):
-            return along(self.cond if self.scale else self.uncond, ts, x)
-        joint = self._joint(x)
-        if joint is None:
-            pairs = zip(along(self.uncond, ts, x), along(self.cond, ts, x), strict=True)
-            return [lambda x, u=u, c=c: torch.lerp(u(x), c(x), self.scale) for u, c in pairs]
-        steps = joint.along(ts, torch.cat([x, x]))
-        return [lambda x, f=f: self._mix(f(torch.cat([x, x]))) for f in steps]
-
-    def _mix(self, both: Tensor) -> Tensor:
-        cond, uncond = both.chunk(2)
-        return torch.lerp(uncond, cond, self.scale)
-
-    def _joint(self, x: X) -> NetDenoiser | None:
-        """Both in one call of the network on a batch of 2B, where it is one network."""
-        c, u = self.cond, self.uncond
-        if not isinstance(c, NetDenoiser) or not isinstance(u, NetDenoiser):
-            return None
-        null = getattr(c.net, "classes", None)
-        if null is None or (c.net, c.path, c.target) != (u.net, u.path, u.target):
-            return None
-        labels = []
-        for denoise in (c, u):
-            label = denoise._labels(x)
-            labels.append(torch.full((len(x),), null, device=x.device) if label is None else label)
-        return replace(c, label=torch.cat(labels))
 
 
 def cfg(cond: Denoiser, uncond: Denoiser, scale: float) -> Denoiser:
@@ -71,7 +37,35 @@ def cfg(cond: Denoiser, uncond: Denoiser, scale: float) -> Denoiser:
     (its null label), are asked in one call on a batch of 2B. What is sampled is not the density
     p(x) p(y | x)^scale. [Ho & Salimans 2022, eq. 6]
     """
-    return _Cfg(cond, uncond, float(scale))
+    if scale in (0, 1):
+        return cond if scale else uncond
+    if _one_network(cond, uncond):
+        return denoiser(_both(cond, uncond, scale), cond.path, cond.src)
+    return lambda xt, t: torch.lerp(uncond(xt, t), cond(xt, t), scale)
+
+
+def _one_network(cond: Denoiser, uncond: Denoiser) -> bool:
+    """Whether both read x0 off one network with a null label, so that guidance is of its output."""
+    return (
+        isinstance(cond, Readout)
+        and isinstance(uncond, Readout)
+        and getattr(cond.net, "classes", None) is not None
+        and (cond.net, cond.path, cond.src) == (uncond.net, uncond.path, uncond.src)
+        and cond.dst == uncond.dst == x0
+    )
+
+
+def _both(cond: Readout, uncond: Readout, scale: float) -> Net:
+    """The guided network, c and u in one call of it on a batch of 2B."""
+
+    def net(xt: X, t: Time, label: None = None) -> X:
+        null = torch.full((len(xt),), cond.net.classes, device=xt.device)
+        labels = torch.cat([null if k is None else k for k in (cond.labels(xt), uncond.labels(xt))])
+        both = cond.net(torch.cat([xt, xt]), torch.cat([t, t]) if t.ndim else t, labels)
+        c, u = both.chunk(2)
+        return torch.lerp(u, c, scale)
+
+    return net
 
 
 def log_prob_gradient(log_p: LogProb, xt: X, t: Time) -> X:
@@ -99,44 +93,26 @@ def log_prob_gradient(log_p: LogProb, xt: X, t: Time) -> X:
     return grad
 
 
-@dataclass(frozen=True)
-class _Classifier:
-    base: Denoiser
-    path: GaussianPath
-    log_p: LogProb
-    scale: float
-
-    def _gain(self, t: Tensor) -> Tensor:
-        a, b = self.path.a(t), self.path.b(t)
-        if t.device.type == "cpu" and bool((a == 0).any()):
-            raise ValueError(
-                "at t = 1 this path keeps nothing of the data, a = 0, and a score says nothing of "
-                "x0: begin the grid a little below 1"
-            )
-        return self.scale * b * b / a
-
-    def __call__(self, xt: X, t: Time) -> X:
-        gain = like(self._gain(check_time(t)), xt)
-        return self.base(xt, t) + gain * log_prob_gradient(self.log_p, xt, t)
-
-    def along(self, ts: Float[Tensor, " N"], x: X) -> Steps:
-        gains, times = self._gain(ts).tolist(), ts.to(x).unbind()
-
-        def step(denoise, gain, t):
-            return lambda x: denoise(x).add(log_prob_gradient(self.log_p, x, t), alpha=gain)
-
-        return [step(*k) for k in zip(along(self.base, ts, x), gains, times, strict=True)]
-
-
 def classifier(base: Denoiser, path: GaussianPath, log_p: LogProb, scale: float = 1.0) -> Denoiser:
     """Classifier guidance: E[x0 | xt] + scale b²/a ∇ log_p(xt, t), that is ε − scale b ∇ log_p.
 
     log_p(xt, t) -> (B,) is log p(y | xt) of the label wanted, or any differentiable log-probability
-    of noisy data. With the exact one and scale = 1 it is the exact conditional denoiser. Raises
-    ValueError where a = 0, for log_p of another shape, or one without a gradient.
+    of noisy data. With the exact one and scale = 1 it is the exact conditional denoiser. When
+    called, raises ValueError where a = 0, for log_p of another shape, or one without a gradient.
     [Dhariwal & Nichol 2021, Algorithm 2; Nichol et al. 2022 (GLIDE), section 2.4]
     """
-    return _Classifier(base, path, log_p, float(scale))
+
+    def denoise(xt: X, t: Time) -> X:
+        at = wide(check_time(t))
+        a, b = path.a(at), path.b(at)
+        if readable(t) and bool((a == 0).any()):
+            raise ValueError(
+                "at t = 1 this path keeps nothing of the data, a = 0, and a score says nothing of "
+                "x0: begin the grid a little below 1"
+            )
+        return base(xt, t) + like(scale * b * b / a, xt) * log_prob_gradient(log_p, xt, t)
+
+    return denoise
 
 
 def classifier_mean(mean: X, var: Tensor, grad: X, scale: float = 1.0) -> X:
@@ -160,64 +136,31 @@ def drop_label(
         raise ValueError(f"p is the probability to drop a label and lies in [0, 1], got {p}")
     if null is None:
         raise ValueError("there is no null label: make the net with classes=K, and null is K")
-    if label.device.type == "cpu" and label.numel() and int(label.max()) > null:
+    if readable(label) and label.numel() and int(label.max()) > null:
         raise ValueError(f"null = {null}, but label {int(label.max())} is above it: null is K")
     dropped = torch.rand(label.shape, generator=generator, device=label.device) < p
     return torch.where(dropped, null, label)
 
 
-@dataclass(frozen=True)
-class _Clip:
-    denoise: Denoiser
-    low: float
-    high: float
-
-    def __call__(self, xt: X, t: Time) -> X:
-        return self.denoise(xt, t).clamp(self.low, self.high)
-
-    def along(self, ts: Float[Tensor, " N"], x: X) -> Steps:
-        low, high = self.low, self.high
-        return [lambda x, f=f: f(x).clamp(low, high) for f in along(self.denoise, ts, x)]
-
-
 def clip(denoise: Denoiser, low: float, high: float) -> Denoiser:
-    """E[x0 | xt] kept within the data's range [low, high]. Raises ValueError unless low < high.
+    """E[x0 | xt] kept within the data's range [low, high].
 
     It changes the law that is sampled wherever it acts. [Ho et al. 2020, their code]
     """
     if not low < high:
         raise ValueError(f"the data's range needs low < high, got {low} and {high}")
-    return _Clip(denoise, float(low), float(high))
-
-
-@dataclass(frozen=True)
-class _Interval:
-    guided: Denoiser
-    plain: Denoiser
-    low: float
-    high: float
-
-    def __call__(self, xt: X, t: Time) -> X:
-        inside = (check_time(t) >= self.low) & (t <= self.high)
-        if not t.ndim:
-            return (self.guided if bool(inside) else self.plain)(xt, t)
-        inside = inside.reshape(-1, *[1] * (xt.ndim - 1))
-        return torch.where(inside, self.guided(xt, t), self.plain(xt, t))
-
-    def along(self, ts: Float[Tensor, " N"], x: X) -> Steps:
-        def of(denoise, times):
-            return iter(along(denoise, times, x)) if len(times) else iter(())
-
-        inside = (ts >= self.low) & (ts <= self.high)
-        guided, plain = of(self.guided, ts[inside]), of(self.plain, ts[~inside])
-        return [next(guided if k else plain) for k in inside.tolist()]
+    return lambda xt, t: denoise(xt, t).clamp(low, high)
 
 
 def interval(guided: Denoiser, plain: Denoiser, low: float, high: float) -> Denoiser:
-    """`guided` at times low ≤ t ≤ high, `plain` at all others.
-
-    Raises ValueError unless 0 ≤ low < high ≤ 1. [Kynkäänniemi et al. 2024]
-    """
+    """`guided` at times low ≤ t ≤ high, `plain` at all others. [Kynkäänniemi et al. 2024]"""
     if not 0 <= low < high <= 1:
         raise ValueError(f"an interval of times needs 0 ≤ low < high ≤ 1, got {low} and {high}")
-    return _Interval(guided, plain, float(low), float(high))
+
+    def denoise(xt: X, t: Time) -> X:
+        inside = (check_time(t) >= low) & (t <= high)
+        if not t.ndim:  # one look at one number: dearer on a GPU than nothing, cheaper than both
+            return (guided if bool(inside) else plain)(xt, t)
+        return torch.where(per_sample(inside, xt), guided(xt, t), plain(xt, t))
+
+    return denoise

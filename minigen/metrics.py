@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from minigen.data import check_finite
-from minigen.shapes import Label, X
+from minigen.oracle import GaussianMixture
+from minigen.shapes import Label, X, check_finite
 
 Scalar = Float[Tensor, ""]
 Other = Float[Tensor, "N ..."]  # a second sample, of any size, in the shape of the first
@@ -51,9 +51,10 @@ def _mean_of_pairs(k: Tensor) -> Tensor:
 
 
 def energy_distance(x: X, y: Other) -> Scalar:
-    """2 E‖x − y‖ − E‖x − x′‖ − E‖y − y′‖, estimated without bias (so it may be below 0).
+    """How far apart two laws are, in units of the data: 0 if and only if they agree.
 
-    0 if and only if the laws agree; in units of the data. [Székely & Rizzo 2013]
+    2 E‖x − y‖ − E‖x − x′‖ − E‖y − y′‖, estimated without bias (so it may be below 0).
+    [Székely & Rizzo 2013]
     """
     x, y = _vectors(x, y)
     within = _mean_of_pairs(_pairwise(x, x)) + _mean_of_pairs(_pairwise(y, y))
@@ -61,9 +62,10 @@ def energy_distance(x: X, y: Other) -> Scalar:
 
 
 def mmd(x: X, y: Other, *, bandwidth: float | None = None) -> Scalar:
-    """MMD² = E k(x, x′) + E k(y, y′) − 2 E k(x, y) with k = exp(−‖x − y‖² / 2h²), without bias.
+    """The squared maximum mean discrepancy of two laws, a pure number estimated without bias.
 
-    h is `bandwidth`, else the median distance between samples, within and across. Pure number.
+    MMD² = E k(x, x′) + E k(y, y′) − 2 E k(x, y) with k = exp(−‖x − y‖² / 2h²).
+    h is `bandwidth`, else the median distance between samples, within and across.
     [Gretton et al. 2012, eq. 3]
     """
     x, y = _vectors(x, y)
@@ -81,10 +83,10 @@ def sliced_wasserstein(
     directions: int = 128,
     generator: torch.Generator | None = None,
 ) -> Scalar:
-    """√ E_θ W₂²(θ·x, θ·y) over random unit vectors θ, W₂ of each pair of projections exact.
+    """The Wasserstein distance of two samples seen along random directions, in units of the data.
 
-    In units of the data: a shift by δ costs ‖δ‖ / √D. The two samples may differ in size.
-    [Bonneel et al. 2015]
+    √ E_θ W₂²(θ·x, θ·y) over unit vectors θ, W₂ of each pair of projections exact.
+    A shift by δ costs ‖δ‖ / √D. The two samples may differ in size. [Bonneel et al. 2015]
     """
     x, y = _vectors(x, y)
     where = generator.device if generator is not None else "cpu"
@@ -105,13 +107,31 @@ def _wasserstein_squared(x: Float[Tensor, "n S"], y: Float[Tensor, "m S"]) -> Fl
     return (width[:, None] * gap**2).sum(dim=0)
 
 
+def wasserstein_1d(x: Float[Tensor, "B"], y: Float[Tensor, "N"]) -> Float[Tensor, ""]:
+    """The exact W1 of two samples on the line, in units of the data and differentiable in both.
+
+    W1 = ∫ |F(z) − G(z)| dz; the samples may differ in size. [Vallender 1974]
+    """
+    if x.ndim != 1 or y.ndim != 1 or not min(len(x), len(y)):
+        raise ValueError(
+            f"this distance is between samples of numbers, (B,) and (N,), got {tuple(x.shape)} "
+            f"and {tuple(y.shape)}; in more dimensions, sliced_wasserstein"
+        )
+    z = torch.cat([x, y]).sort().values
+    below = (torch.searchsorted(s.detach().sort().values, z[:-1].detach(), right=True)
+             for s in (x, y))  # fmt: skip
+    i, j = below  # counts, so that equal shares differ by exactly 0
+    return ((i * len(y) - j * len(x)).abs() * z.diff()).sum() / (len(x) * len(y))
+
+
 @torch.no_grad()
 def frechet(x: X, y: Other, features: Callable[[Tensor], Tensor] | None = None) -> Scalar:
-    """‖m₁ − m₂‖² + tr(S₁ + S₂ − 2 (√S₁ S₂ √S₁)^½): the squared W₂ of normals with these moments.
+    """The squared W₂ of normals with the moments of `features(x)` and `features(y)`, or of x and y.
 
-    The moments are those of `features(x)`, or of x itself. With finite samples it is biased
-    upwards, by about 1/B: compare at equal B. In squared units of the features, computed in
-    float64. [Dowson & Landau 1982; Heusel et al. 2017, eq. 6]
+    ‖m₁ − m₂‖² + tr(S₁ + S₂ − 2 (√S₁ S₂ √S₁)^½).
+    With finite samples it is biased upwards, by an amount of order 1/B: compare at equal B.
+    In squared units of the features, computed in float64.
+    [Dowson & Landau 1982; Heusel et al. 2017, eq. 6]
     """
     x, y = _vectors(*(x, y) if features is None else (features(x), features(y)))
     home = x.device if x.device.type != "mps" else "cpu"  # mps has no float64
@@ -129,8 +149,8 @@ def _moments(z: Float[Tensor, "B E"]) -> tuple[Tensor, Tensor]:
 def duplicates(x: X, train: Other, *, quantile: float = 0.01) -> Scalar:
     """The share of x that lies closer to its nearest training image than fresh data would.
 
-    "Closer" is below the 1 % quantile of the distances from each training image to its nearest
-    other one. So fresh data score about 0.01, copies 1, and more than 0.01 is memory.
+    "Closer" is below the `quantile` of distances from each training image to its nearest other
+    one. So fresh data score about `quantile`, copies 1, and more than that is memory.
     """
     x, train = _vectors(x, train)
     apart = _pairwise(train, train).fill_diagonal_(math.inf).min(dim=1).values
@@ -146,7 +166,7 @@ def recall(
 
     Each ball ends at that sample's k-th neighbour among x. `recall(real, x)` is the precision. Both
     depend on the two sizes and on k: compare at equal ones, with the value for two sets of data.
-    Raises ValueError for k < 1 or k ≥ len(x). [Kynkäänniemi et al. 2019, eq. 1-3]
+    [Kynkäänniemi et al. 2019, eq. 1-3]
     """
     x, real = _vectors(*(x, real) if features is None else (features(x), features(real)))
     if not 1 <= k < len(x):
@@ -159,6 +179,36 @@ def recall(
 def accuracy(classifier: Callable[[X], Float[Tensor, "B K"]], x: X, label: Label) -> Scalar:
     """The share of x in which the classifier's largest logit is the label's."""
     return (classifier(x).argmax(dim=1) == label).to(x.dtype).mean()
+
+
+class Coverage(NamedTuple):
+    """How many modes were hit, and the χ² of their weights: 0-d tensors."""
+
+    hit: Tensor
+    chi2: Tensor
+
+
+def mode_coverage(x: X, mixture: GaussianMixture, *, least: float = 0.1) -> Coverage:
+    """How many of a mixture's K modes x reaches, and Pearson's χ² of the modes' weights.
+
+    χ² = Σ (n_k − n w_k)²/(n w_k), each of the n samples counted with its most probable component.
+    A mode is hit where at least a share `least` of the w_k n samples expected lies within 3
+    standard deviations, ‖(x − m_k)/s_k‖ ≤ 3. Samples of a mixture of modes well apart give
+    χ² = K − 1 on average, with standard deviation √(2 (K − 1)).
+    """
+    points, k = check_finite(x).flatten(1), len(mixture.weights)
+    if points.shape[1] != mixture.means.shape[1]:
+        raise ValueError(
+            f"x has {points.shape[1]} coordinates a sample, the mixture {mixture.means.shape[1]}"
+        )
+    points = points.to(mixture.means)
+    owner = mixture.posterior(points).argmax(1)
+    near = ((points - mixture.means[owner]) / mixture.stds[owner]).norm(dim=1) <= 3
+    expected = len(points) * mixture.weights
+    count, inside = (torch.bincount(o, minlength=k) for o in (owner, owner[near]))
+    return Coverage(
+        (inside >= least * expected).sum(), ((count - expected).square() / expected).sum()
+    )
 
 
 def share_with_error(share: Scalar | float, n: int) -> Estimate:
@@ -182,10 +232,10 @@ def with_error(
 ) -> Estimate:
     """distance(x, y) and its standard error, by leaving out a random 1/`repeats` of both at a time.
 
-    stderr² = (R − 1)/R Σ (dᵢ − mean d)²: the grouped jackknife. Unlike the bootstrap it repeats no
-    sample (twins at distance 0 would bias the distances within), unlike disjoint parts it keeps
-    nearly the full B. Where the laws agree it errs on the safe side. [Efron & Stein 1981]
-    Raises ValueError for fewer than 2 repeats or samples than repeats.
+    stderr² = (R − 1)/R Σ (dᵢ − mean d)², the grouped jackknife.
+    Unlike the bootstrap it repeats no sample (twins at distance 0 would bias the distances within),
+    unlike disjoint parts it keeps nearly the full B. Where the laws agree it errs on the safe side.
+    [Efron & Stein 1981]
     """
     if not 2 <= repeats <= min(len(x), len(y)) / 2:
         raise ValueError(f"repeats must lie between 2 and half the samples, got {repeats}")
@@ -200,27 +250,3 @@ def with_error(
 def _shuffled(z: Tensor, generator: torch.Generator | None) -> Tensor:
     where = generator.device if generator is not None else "cpu"
     return z[torch.randperm(len(z), generator=generator, device=where).to(z.device)]
-
-
-class DigitsClassifier(nn.Module):
-    """Two convolutions and two linear layers that read 8×8 digits: (B, 1, 8, 8) -> logits (B, 10).
-
-    `features` are the 64 rectified units before the logits, the space of the course's Fréchet
-    distances on digits. The trained one is bundled: data.checkpoint("digits_classifier").
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(64 * 4 * 4, 64),
-            nn.ReLU(),
-        )
-        self.logits = nn.Linear(64, 10)
-
-    def forward(self, x: Float[Tensor, "B 1 8 8"]) -> Float[Tensor, "B 10"]:
-        return self.logits(self.features(x))

@@ -1,4 +1,4 @@
-"""The normal distribution of a chain's steps: what is sampled, compared and scored."""
+"""The normal distribution: what is sampled, compared and scored, of chains and of latents."""
 
 from dataclasses import dataclass
 
@@ -30,11 +30,19 @@ class Normal:
         return -0.5 * ((x - self.mean) ** 2 / var + torch.log(2 * torch.pi * var)).flatten(1).sum(1)
 
 
+def kl_terms(shift: Tensor, log_ratio: Tensor) -> Tensor:
+    """½ (shift² + ρ − log ρ − 1) of each value, with ρ the ratio of the two variances.
+
+    `shift` is the distance of the means in standard deviations of the second normal.
+    """
+    # expm1: near log ρ = 0 both parts are tiny, and ρ − 1 would be rounding
+    return 0.5 * (shift.square() + torch.expm1(log_ratio) - log_ratio)
+
+
 def kl(q: Normal, p: Normal) -> Float[Tensor, " B"]:
-    """KL(q ‖ p) = ½ Σ (log v_p/v_q + (v_q + (m_q − m_p)²)/v_p − 1) of each sample, in nats."""
+    """KL(q ‖ p) = ½ Σ ((m_q − m_p)²/v_p + v_q/v_p − log v_q/v_p − 1) of each sample, in nats."""
     vq, vp = q.spread(), p.spread()
-    terms = torch.log(vp) - torch.log(vq) + (vq + (q.mean - p.mean) ** 2) / vp - 1
-    return 0.5 * terms.flatten(1).sum(1)
+    return kl_terms((q.mean - p.mean) / vp.sqrt(), torch.log(vq / vp)).flatten(1).sum(1)
 
 
 def log_bins(p: Normal, x0: X, levels: int) -> Float[Tensor, " B"]:

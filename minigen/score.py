@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minigen.paths import GaussianPath
-from minigen.shapes import Denoiser, Time, X, check_time, like, noise
+from minigen import targets
+from minigen.paths import GaussianPath, reading
+from minigen.shapes import Denoiser, Time, X, check_falls, check_generator, like, noise, readable
 
 Score = Callable[[X], X]  # x -> ∇ log p(x)
 NoisyScore = Callable[[X, Float[Tensor, ""] | Float[Tensor, "B"]], X]  # (x, sigma) -> ∇ log p_σ(x)
@@ -35,10 +36,7 @@ def _half_square(v: X) -> Float[Tensor, "B"]:
 
 
 def explicit_loss(score: Score, true_score: Score, x: X) -> Float[Tensor, "B"]:
-    """½ ‖score(x) − true_score(x)‖², summed over the data axes: half Fisher's divergence if x ~ p.
-
-    Raises ValueError where a score has not the shape of x. [Hyvärinen 2005, eq. 2]
-    """
+    """½ ‖score(x) − true_score(x)‖², half Fisher's divergence if x ~ p. [Hyvärinen 2005, eq. 2]"""
     return _half_square(_at(score, x) - _at(true_score, x))
 
 
@@ -62,11 +60,12 @@ def _followed(x: X) -> X:
 
 
 def implicit_loss(score: Score, x: X) -> Float[Tensor, "B"]:
-    """tr ∇score(x) + ½ ‖score(x)‖²: the explicit loss up to a constant, without the true score.
+    """The explicit loss up to a constant, without the true score.
 
+    tr ∇score(x) + ½ ‖score(x)‖².
     The exact trace, for D backward passes; each sample's score must depend on that sample alone.
-    Differentiable in the score's parameters. Raises ValueError where the score cannot be
-    differentiated in x. [Hyvärinen 2005, theorem 1]
+    Differentiable in the score's parameters. Raises ValueError where no gradient leads from
+    score(x) to x. [Hyvärinen 2005, theorem 1]
     """
     learn, x = torch.is_grad_enabled(), _followed(x)
     with torch.enable_grad():
@@ -95,11 +94,11 @@ def sliced_loss(
     draw: Callable = rademacher,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "B"]:
-    """vᵀ ∇score(x) v + ½ ‖score(x)‖², the mean over so many directions: `implicit_loss` on average.
+    """`implicit_loss` on average, from random directions v at one backward pass each.
 
+    vᵀ ∇score(x) v + ½ ‖score(x)‖², the mean over so many directions.
     `draw(x, generator=)` gives directions shaped as x with E vvᵀ = I; on the unit sphere they need
-    a factor √D. One backward pass a direction. Raises ValueError for directions < 1 and as
-    `implicit_loss`. [Song et al. 2019, eq. 8, its variance-reduced form]
+    a factor √D. Raises as `implicit_loss`. [Song et al. 2019, eq. 8, its variance-reduced form]
     """
     if directions < 1:
         raise ValueError(f"a slice needs a direction: directions must be ≥ 1, got {directions}")
@@ -117,12 +116,11 @@ def sliced_loss(
 def denoising_loss(
     score: NoisyScore, x: X, sigma: Float[Tensor, ""] | Float[Tensor, "B"], eps: X
 ) -> Float[Tensor, "B"]:
-    """½ ‖σ score(x + σ eps, σ) + eps‖², summed over the data axes: σ² times the denoising loss.
+    """Denoising score matching times σ²: the score s_σ of p_σ makes it least.
 
-    Its target −eps/σ is ∇ log N(x̃; x, σ² I) in the noisy x̃. Its least mean is ½ (D − σ² E‖s_σ‖²),
-    between 0 and D/2 at every level, reached by s_σ, the score of p_σ. Raises TypeError or
-    ValueError unless sigma is a positive float tensor () or (B,) and eps has the shape of x.
-    [Vincent 2011; Song & Ermon 2019, eq. 5 and 6]
+    ½ ‖σ score(x + σ eps, σ) + eps‖², summed over the data axes.
+    Its target −eps/σ is ∇ log N(x̃; x, σ² I) in the noisy x̃; its least mean is ½ (D − σ² E‖s_σ‖²),
+    between 0 and D/2 at every level. [Vincent 2011; Song & Ermon 2019, eq. 5 and 6]
     """
     if x.shape != eps.shape:
         raise ValueError(f"eps must have the shape of x, {tuple(x.shape)}, got {tuple(eps.shape)}")
@@ -132,12 +130,12 @@ def denoising_loss(
 
 
 def _check_sigma(sigma, x: X) -> Tensor:
-    """sigma itself; its values are looked at on the CPU only, as elsewhere."""
+    """sigma itself, refused unless it is a level for all or for each."""
     if not isinstance(sigma, Tensor) or not sigma.is_floating_point():
         raise TypeError(f"sigma must be a float tensor of shape () or ({len(x)},), got {sigma!r}")
     if sigma.ndim and sigma.shape != x.shape[:1]:
         raise ValueError(f"sigma must have shape () or ({len(x)},), got {tuple(sigma.shape)}")
-    if sigma.device.type == "cpu" and not bool((sigma > 0).all() & torch.isfinite(sigma).all()):
+    if readable(sigma) and not bool((sigma > 0).all() & torch.isfinite(sigma).all()):
         raise ValueError(f"sigma must be positive and finite, its least is {float(sigma.min()):g}")
     return sigma
 
@@ -148,7 +146,7 @@ def _check_sigma(sigma, x: X) -> Tensor:
 def sigmas(sigma_max: float, sigma_min: float, n: int) -> Float[Tensor, "n"]:
     """A ladder of n noise levels from sigma_max down to sigma_min in equal ratios, (n,) float64.
 
-    Raises ValueError unless sigma_max > sigma_min > 0 and n ≥ 2. [Song & Ermon 2019, section 4.1]
+    [Song & Ermon 2019, section 4.1]
     """
     if not 0 < sigma_min < sigma_max < math.inf or n < 2:
         raise ValueError(
@@ -162,11 +160,11 @@ def sigmas(sigma_max: float, sigma_min: float, n: int) -> Float[Tensor, "n"]:
 def langevin(
     score: Score, x: X, *, step: float, n: int, generator: torch.Generator | None = None
 ) -> Iterator[X]:
-    """x ← x + h score(x) + √(2h) z with h = step, n times; yields each state, without gradients.
+    """Langevin dynamics: n noisy steps along the score; yields each state, without gradients.
 
-    `step` is in squared units of x. The stationary law is p up to O(h): of N(m, Σ) it keeps the
-    mean and has the covariance Σ (I − h Σ⁻¹/2)⁻¹, for h below twice the least eigenvalue of Σ.
-    Raises ValueError for step ≤ 0, n < 1, or a score of another shape. [Roberts & Tweedie 1996]
+    x ← x + h score(x) + √(2h) z with h = step, in squared units of x.
+    The stationary law is p up to O(h): of N(m, Σ) it keeps the mean and has the covariance
+    Σ (I − h Σ⁻¹/2)⁻¹, for h below twice the least eigenvalue of Σ. [Roberts & Tweedie 1996]
     """
     return _walk([(score, step)], x, n, generator)
 
@@ -182,9 +180,9 @@ def annealed_langevin(
 ) -> Iterator[X]:
     """n steps of `langevin` at each level of a falling ladder; yields all n · L states.
 
-    x ← x + h_i score(x, σ_i) + √(2 h_i) z with h_i = step σ_i²/σ_L²; step is that of the last
-    level. Start from N(0, σ_1² I). Raises ValueError for a ladder that does not fall or holds a
-    σ ≤ 0, and as `langevin`. [Song & Ermon 2019, Algorithm 1, whose α_i is 2 h_i]
+    x ← x + h_i score(x, σ_i) + √(2 h_i) z with h_i = step σ_i²/σ_L².
+    `step` is that of the last level. Start from N(0, σ_1² I).
+    [Song & Ermon 2019, Algorithm 1, whose α_i is 2 h_i]
     """
     ladder = _check_ladder(sigmas)
     levels = [
@@ -196,20 +194,10 @@ def annealed_langevin(
 
 def _check_ladder(sigmas) -> Float[Tensor, " L"]:
     """The ladder as float64 on the CPU."""
-    if not isinstance(sigmas, Tensor) or not sigmas.is_floating_point():
-        raise TypeError(f"sigmas must be a float tensor of noise levels, got {sigmas!r}")
-    sigmas = sigmas.detach().cpu().double()
-    if sigmas.ndim != 1 or not len(sigmas):
-        raise ValueError(f"sigmas must be a ladder of shape (L,), got {tuple(sigmas.shape)}")
+    rule = "the ladder must fall, large noise first"
+    sigmas = check_falls(sigmas, "sigmas", rule, "sigmas.flip(0)")
     if not bool((sigmas > 0).all() & torch.isfinite(sigmas).all()):
         raise ValueError(f"every sigma must be positive and finite, got {sigmas.tolist()}")
-    rises = (sigmas.diff() >= 0).nonzero()
-    if len(rises):
-        i = int(rises[0])
-        raise ValueError(
-            f"the ladder must fall, large noise first, but sigmas[{i}] = {sigmas[i]:g} is followed "
-            f"by sigmas[{i + 1}] = {sigmas[i + 1]:g}; did you mean sigmas.flip(0)?"
-        )
     return sigmas
 
 
@@ -218,7 +206,7 @@ def _walk(levels: list[tuple[Score, float]], x: X, n: int, generator) -> Iterato
     h = min(h for _, h in levels)
     if not 0 < h < math.inf or n < 1:
         raise ValueError(f"step and n must be positive, got step {h:g} and n {n}")
-    noise(x[:0], generator=generator)  # draws nothing, but knows a generator of another device
+    check_generator(x, generator)
     with torch.no_grad():
         first = _at(levels[0][0], x)
 
@@ -239,19 +227,10 @@ def _walk(levels: list[tuple[Score, float]], x: X, n: int, generator) -> Iterato
 
 
 def from_denoiser(denoise: Denoiser, path: GaussianPath) -> Callable[[X, Time], X]:
-    """The score of xt as read from a denoiser: s(xt, t) = (a E[x0 | xt] − xt)/b² = −E[eps | xt]/b.
+    """The score of xt as read from a denoiser.
 
-    When called, raises ValueError at a time with b = 0: there is no noise to tell the score from.
+    s(xt, t) = (a E[x0 | xt] − xt)/b² = −E[eps | xt]/b.
+    Called where b = 0 it raises ValueError: there is no noise to tell the score from.
     [Tweedie's formula; Robbins 1956]
     """
-
-    def score(xt: X, t: Time) -> X:
-        a, b = path.a(check_time(t)), path.b(t)
-        if t.device.type == "cpu" and not bool((b > 0).all()):
-            raise ValueError(
-                f"at t = {float(t.min()):g} this path has no noise, b = 0, and the denoiser says "
-                f"nothing of the score: stop at a small t > 0"
-            )
-        return (like(a, xt) * denoise(xt, t) - xt) / like(b * b, xt)
-
-    return score
+    return reading(denoise, path, targets.score)

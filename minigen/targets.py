@@ -1,9 +1,11 @@
 """What a network is trained to predict: c(t) x0 + d(t) eps, one pair (c, d) for each target."""
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from minigen.paths import GaussianPath, Target, denoiser, solve
-from minigen.shapes import Label, Net, Time, X, like
+from minigen.paths import GaussianPath, Target, denoiser, read, x0
+from minigen.shapes import Label, Net, Time, X, like, wide
 
 __all__ = [
     "convert", "denoiser", "eps", "loss", "score", "solve", "v", "value", "velocity", "x0",
@@ -13,11 +15,6 @@ __all__ = [
 def eps(path: GaussianPath, t: Time) -> tuple[Time, Time]:
     """The noise: (c, d) = (0, 1). [Ho et al. 2020, eq. 14]"""
     return torch.zeros_like(t), torch.ones_like(t)
-
-
-def x0(path: GaussianPath, t: Time) -> tuple[Time, Time]:
-    """The clean data: (c, d) = (1, 0)."""
-    return torch.ones_like(t), torch.zeros_like(t)
 
 
 def v(path: GaussianPath, t: Time) -> tuple[Time, Time]:
@@ -35,21 +32,31 @@ def score(path: GaussianPath, t: Time) -> tuple[Time, Time]:
     return torch.zeros_like(t), -1 / path.b(t)
 
 
-def value(target: Target, path: GaussianPath, x0: X, eps: X, t: Time) -> X:
-    """The target's value c(t) x0 + d(t) eps."""
+def value(target: Target, path: GaussianPath, data: X, noise: X, t: Time) -> X:
+    """The target's value c(t) data + d(t) noise."""
     c, d = target(path, t)
-    return like(c, x0) * x0 + like(d, eps) * eps
+    return like(c, data) * data + like(d, noise) * noise
 
 
 def convert(src: Target, dst: Target, path: GaussianPath, y: X, xt: X, t: Time) -> X:
-    """The value y of target `src` at xt, read as a value of target `dst`."""
-    return value(dst, path, *solve(src, path, y, xt, t), t)
+    """The value y of target `src` at xt, read as a value of target `dst`: p xt + q y."""
+    p, q = read(src, dst, path, wide(t))
+    return like(p, xt) * xt + like(q, xt) * y
+
+
+def solve(target: Target, path: GaussianPath, y: X, xt: X, t: Time) -> tuple[X, X]:
+    """(x0, eps) from the state xt = a x0 + b eps and the target's value y = c x0 + d eps.
+
+    Defined where det = ad − bc ≠ 0: eps needs a ≠ 0, x0 and score need b ≠ 0, v on a VP path
+    always works; a target that is asked for itself always is.
+    """
+    return convert(target, x0, path, y, xt, t), convert(target, eps, path, y, xt, t)
 
 
 def loss(
     net: Net, path: GaussianPath, target: Target, x0: X, eps: X, t: Time, label: Label | None = None
-):
-    """‖net(xt, t, label) − (c x0 + d eps)‖² / D for each sample: (B,), the mean over the data axes.
+) -> Float[Tensor, " B"]:
+    """‖net(xt, t, label) − (c x0 + d eps)‖² / D for each sample, the mean over the data axes.
 
     Its least value over all functions of (xt, t) is `oracle.GaussianMixture.floor` where the data
     is a mixture.

@@ -1,8 +1,10 @@
-"""The paths and targets that parametrised tests run over: a new one joins by adding its name."""
+"""The paths, targets and samplers that tests run over: a new one joins by adding its name."""
+
+from functools import partial
 
 import torch
 
-from minigen import ddpm, oracle, paths, targets
+from minigen import ddim, ddpm, flow, oracle, paths, targets
 
 PATHS = {
     "linear": paths.Linear(),
@@ -13,6 +15,23 @@ PATHS = {
     "ddpm-cosine-37": paths.DDPM(ddpm.cosine_betas(37)),
 }
 TARGETS = [targets.eps, targets.x0, targets.v, targets.velocity, targets.score]
+
+# name: (the walk (denoise, path, xT, ts) -> states, its order, or None where it draws noise)
+SAMPLERS = {
+    "ddim": (ddim.sample, 1),
+    "ddim, eta ½": (partial(ddim.sample, eta=0.5), None),
+    "ancestral": (ddpm.ancestral, None),
+    "ancestral, β": (partial(ddpm.ancestral, variance=ddpm.forward_variance), None),
+    "euler": (flow.euler, 1),
+    "heun": (flow.heun, 2),
+}
+
+
+def ends(walk, *args, order=None, generator=None, **kwargs):
+    """The last state of a sampler's walk; one that draws is given a generator."""
+    drawn = {"generator": generator or torch.Generator().manual_seed(3)} if order is None else {}
+    *_, x = walk(*args, **drawn, **kwargs)
+    return x
 
 
 def mixture(dtype=torch.float64, device="cpu") -> oracle.GaussianMixture:

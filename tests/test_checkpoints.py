@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from minigen import data, ddpm, files, flow, metrics, nets, paths, targets, train
+from minigen import data, ddpm, flow, metrics, nets, paths, targets, train
+from minigen.train import files
 
 FOLDER = Path(__file__).parents[1] / "data"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
@@ -24,7 +25,7 @@ def recipes():
 
 @pytest.fixture(scope="module")
 def judge():
-    net = metrics.DigitsClassifier()
+    net = nets.DigitsClassifier()
     train.load(data.checkpoint("digits_classifier"), net)
     return net
 
@@ -128,7 +129,8 @@ def test_in_an_installed_package_checkpoints_lie_beside_the_modules(tmp_path, mo
     inside = tmp_path / "minigen" / "checkpoints"
     inside.mkdir(parents=True)
     (inside / "some_net.safetensors").touch()
-    monkeypatch.setattr(data, "__file__", str(tmp_path / "minigen" / "data.py"))
+    here = tmp_path / "minigen" / "data" / "checkpoints.py"
+    monkeypatch.setattr("minigen.data.checkpoints.__file__", str(here))
     assert data.checkpoint("some_net") == inside / "some_net.safetensors"
     with pytest.raises(ValueError, match="no checkpoint 'digits_eps'; there are: some_net"):
         data.checkpoint("digits_eps")

@@ -7,7 +7,9 @@ import pytest
 import sklearn.datasets
 import torch
 
-from minigen import data, toys
+from minigen import data, shapes
+from minigen.data import points
+from minigen.data.glyphs import _masks
 
 
 def seeded(seed=0, device="cpu"):
@@ -89,7 +91,7 @@ def test_the_pinwheel_has_five_arms(generator, double):
 
 
 def test_toys_alone_hold_their_drawers():
-    rand, randn = toys.drawers(seeded(), torch.float64)
+    rand, randn = points.drawers(seeded(), torch.float64)
     assert rand(2).dtype == torch.float64 and randn(2, 3).shape == (2, 3)
 
 
@@ -131,7 +133,7 @@ def test_glyphs_are_deterministic_labelled_images(device, generator):
 
 
 def test_every_glyph_is_drawn_by_every_font_and_none_is_cut_off():
-    masks = data._masks(28)
+    masks = _masks(28)
     assert masks.shape == (62, 21, 56, 56)
     for font in masks.transpose(0, 1):
         assert len({bytes(mask.numpy()) for mask in font}) == 62  # no two characters alike
@@ -144,7 +146,7 @@ def test_every_glyph_is_drawn_by_every_font_and_none_is_cut_off():
 def test_glyphs_label_says_what_is_drawn():
     x, char, font = data.glyphs(60, 28, characters="ab7", jitter=0.0, generator=seeded())
     for image, c, f in zip(x, char, font, strict=True):
-        mask = data._masks(28)[data.CHARACTERS.index("ab7"[c]), f].float()
+        mask = _masks(28)[data.CHARACTERS.index("ab7"[c]), f].float()
         want = torch.nn.functional.avg_pool2d(mask[None], 2) / 255 * 2 - 1
         torch.testing.assert_close(image, want)
 
@@ -240,8 +242,8 @@ def test_data_that_cannot_be_used_is_refused_at_the_call():
     with pytest.raises(ValueError, match="1 values that are not finite.*first in sample 3"):
         data.batches(x, size=2)
     with pytest.raises(ValueError, match="not finite"):
-        data.check_finite(torch.tensor([1.0, torch.inf]))
-    assert data.check_finite(x[:3]).shape == (3, 2)
+        shapes.check_finite(torch.tensor([1.0, torch.inf]))
+    assert shapes.check_finite(x[:3]).shape == (3, 2)
     with pytest.raises(ValueError, match="different length"):
         data.batches(x[:3], x[:2], size=2)
     with pytest.raises(ValueError, match="a batch of 4 can't be drawn from 3"):

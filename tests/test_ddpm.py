@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from minigen import ddpm, nets, paths, targets
-from minigen.normal import kl, log_bins
+from minigen import ddpm, guidance, nets, paths, targets
+from minigen.ddpm import losses
+from minigen.normal import Normal, kl, log_bins
 from minigen.oracle import GaussianMixture
 
 BETAS = ddpm.linear_betas()
@@ -101,7 +102,7 @@ def test_posterior_keeps_the_marginal(path, t, share):
     k0 = ddpm.posterior(path, one, 0 * one, t, s).mean
     k = ddpm.posterior(path, 0 * one, one, t, s).mean
     assert_close((k0 + k * path.a(t)).squeeze(), path.a(s), rtol=1e-11, atol=1e-12)
-    coefficients = ddpm.bridge(path.a(t), path.b(t), path.a(s), path.b(s))
+    coefficients = paths.bridge(path, t, s)
     var = ddpm.posterior_variance(path, t, s)
     beta = ddpm.forward_variance(path, t, s)
     assert_close(
@@ -149,8 +150,8 @@ def test_normal_is_torchs(generator, device, double):
         var = var.to(mean)
         wide = var if var.ndim != 1 else var[:, None]
         truth = torch.distributions.Normal(mean, wide.sqrt().expand(5, 3)).log_prob(x).sum(1)
-        assert_close(ddpm.Normal(mean, var).log_prob(x), truth)
-    many = ddpm.Normal(mean[:1].expand(40_000, 3), torch.tensor(0.3).to(mean))
+        assert_close(Normal(mean, var).log_prob(x), truth)
+    many = Normal(mean[:1].expand(40_000, 3), torch.tensor(0.3).to(mean))
     z = (many.sample(generator=generator) - mean[:1]) / 0.3**0.5
     assert float(z.mean().abs()) < 4 / 120_000**0.5
     assert abs(float(z.var()) - 1) < 4 * (2 / 120_000) ** 0.5
@@ -188,7 +189,7 @@ def test_simple_loss_of_a_zero_net_is_the_noise(device, dtype):
 def exact_quadrature(monkeypatch):
     """For Gaussian data every term is quadratic in (x0, z): ±1 in place of N(0, 1) is exact."""
     signs = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]], dtype=torch.float64)
-    monkeypatch.setattr(ddpm, "noise", lambda x, generator=None: signs)
+    monkeypatch.setattr(losses, "noise", lambda x, generator=None: signs)
     return torch.tensor([[1.0], [1.0], [-1.0], [-1.0]], dtype=torch.float64)
 
 
@@ -264,16 +265,16 @@ def test_bound_on_any_grid_and_path_reaches_the_entropy_with_more_steps(generato
 
 
 def test_bins_are_a_distribution_and_refine_to_a_density():
-    p = ddpm.Normal(torch.tensor([[0.13]], dtype=torch.float64), torch.tensor(0.04).double())
+    p = Normal(torch.tensor([[0.13]], dtype=torch.float64), torch.tensor(0.04).double())
     for levels in (17, 256):
         x = torch.linspace(-1, 1, levels, dtype=torch.float64)[:, None]
-        p_all = ddpm.Normal(p.mean.expand(levels, 1), p.var)
+        p_all = Normal(p.mean.expand(levels, 1), p.var)
         got = log_bins(p_all, x, levels)
         assert abs(float(got.exp().sum()) - 1) < 1e-12
     middle = slice(100, 150)
     density = p_all.log_prob(x) + math.log(2 / 255)
     assert_close(got[middle], density[middle], rtol=1e-3, atol=1e-3)
-    far = log_bins(ddpm.Normal(-x, p.var / 1e4), x, 256)  # 100 σ away: no −∞
+    far = log_bins(Normal(-x, p.var / 1e4), x, 256)  # 100 σ away: no −∞
     assert bool(torch.isfinite(far).all())
 
 
@@ -327,7 +328,8 @@ def test_hybrid_loss_is_simple_plus_the_term_and_teaches_only_the_variance(gener
     for i in (1, 2, 25):
         t, s = knot(i, 40), knot(i - 1, 40)
         simple = ddpm.simple_loss(lambda x, t, label: net(x, t).chunk(2, 1)[0], path, x0, t, eps)
-        p = ddpm.reverse(ddpm.Learned(net, path), path, path.mix(x0, eps, t), t, s)
+        denoise, learned = ddpm.learned_variance(net, path)
+        p = ddpm.reverse(denoise, path, path.mix(x0, eps, t), t, s, learned=learned)
         if i == 1:
             term = -p.log_prob(x0)
         else:
@@ -337,13 +339,13 @@ def test_hybrid_loss_is_simple_plus_the_term_and_teaches_only_the_variance(gener
             term = torch.distributions.kl_divergence(q, p).sum(1)
         loss = ddpm.hybrid_loss(net, path, x0, t.expand(2000), eps, weight=0.1)
         assert_close(loss, simple + 0.1 * 40 * term / 2, rtol=1e-9, atol=1e-9)
-    (gradient,) = torch.autograd.grad(loss.mean(), net.u)
-    h = 1e-5
+    h, steps = 1e-5, torch.arange(2000) % 40 + 1  # the first among them, whose term is another
     values = []
-    for u in (0.4 + h, 0.4 - h):
+    for u in (0.4 + h, 0.4 - h, 0.4):
         net.u.data.fill_(u)
-        loss = ddpm.hybrid_loss(net, path, x0, knot(25, 40), eps, weight=0.1)
-        values.append(float(loss.mean().detach()))
+        loss = ddpm.hybrid_loss(net, path, x0, steps.double() / 40, eps, weight=0.1).mean()
+        values.append(float(loss.detach()))
+    (gradient,) = torch.autograd.grad(loss, net.u)
     assert abs(float(gradient) - (values[0] - values[1]) / (2 * h)) < 1e-6
     t = torch.rand(2000).double()
     with pytest.raises(ValueError, match="knots i/40"):
@@ -367,13 +369,14 @@ def test_learned_variance_finds_the_true_one(generator):
     beta = float(ddpm.forward_variance(path, t, s))
     alpha2 = float(path.a(t) / path.a(s)) ** 2
     exact = vs * beta / (alpha2 * vs + beta)
-    got = float(ddpm.reverse(ddpm.Learned(net, path), path, x0[:1], t, s).var.detach())
+    denoise, learned = ddpm.learned_variance(net, path)
+    got = float(ddpm.reverse(denoise, path, x0[:1], t, s, learned=learned).var.detach())
     assert abs(got / exact - 1) < 0.02  # a variance from 4,000 draws
 
 
 def test_a_net_with_one_output_cannot_learn_a_variance():
     with pytest.raises(ValueError, match="out=2"):
-        ddpm.Learned(nets.MLP(2), PATH)(torch.zeros(3, 2), torch.tensor(0.5))
+        ddpm.learned_variance(nets.MLP(2), PATH)[0](torch.zeros(3, 2), torch.tensor(0.5))
 
 
 # sampling
@@ -441,26 +444,33 @@ def test_learned_ancestral_with_both_ends_is_the_fixed_chain(double):
     data, ts = mixture(), torch.linspace(1, 0, 20, dtype=torch.float64)
     xT = torch.randn(6, 2, dtype=double)
     for u, variance in ((-1.0, ddpm.posterior_variance), (1.0, ddpm.forward_variance)):
-        learned = ddpm.Learned(TwoOutputs(data, PATH, u), PATH)
+        denoise, learned = ddpm.learned_variance(TwoOutputs(data, PATH, u), PATH)
         g = [torch.Generator().manual_seed(1) for _ in range(2)]
-        *_, a = ddpm.ancestral(learned, PATH, xT, ts, generator=g[0])
+        *_, a = ddpm.ancestral(denoise, PATH, xT, ts, learned=learned, generator=g[0])
         fixed = data.denoiser(PATH)
         *_, b = ddpm.ancestral(fixed, PATH, xT, ts, variance=variance, generator=g[1])
         assert_close(a, b, rtol=1e-8, atol=1e-8)
 
 
-def test_sampling_through_a_net_is_sampling_through_its_denoiser(device, generator):
-    torch.manual_seed(0)
-    net = nets.MLP(2, classes=4).to(device)
-    for p in net.parameters():  # away from zero at birth
-        torch.nn.init.normal_(p, std=0.1)
-    label = torch.tensor([0, 3, 1], device=device)
-    denoise = paths.denoiser(net, PATH, targets.eps, label)
-    xT, ts = torch.randn(3, 2, device=device), torch.linspace(1, 0, 7)
-    g = [torch.Generator(device).manual_seed(1) for _ in range(2)]
-    *_, fast = ddpm.ancestral(denoise, PATH, xT, ts, generator=g[0])
-    *_, slow = ddpm.ancestral(lambda x, t: denoise(x, t), PATH, xT, ts, generator=g[1])
-    assert_close(fast, slow, rtol=1e-3, atol=1e-3)
+def test_a_clipped_denoiser_keeps_the_learned_variance_and_one_pass_a_step():
+    """At its own doing nothing, clipping changes nothing: neither the variance nor the cost."""
+    data, ts, calls = mixture(), torch.linspace(1, 0, 9, dtype=torch.float64), []
+    net = TwoOutputs(data, PATH, 0.3)
+    net.register_forward_hook(lambda *_: calls.append(1))
+    xT = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    denoise, learned = ddpm.learned_variance(net, PATH)
+    ends = []
+    for model in (denoise, guidance.clip(denoise, -1e9, 1e9)):
+        g = torch.Generator().manual_seed(1)
+        *_, x = ddpm.ancestral(model, PATH, xT, ts, learned=learned, generator=g)
+        ends.append(x)
+    assert torch.equal(*ends) and len(calls) == 2 * 8
+    g = torch.Generator().manual_seed(1)
+    *_, fixed = ddpm.ancestral(denoise, PATH, xT, ts, generator=g)
+    assert float((fixed - ends[0]).abs().max()) > 1e-3
+    before = len(calls)
+    bound = ddpm.bound(denoise, PATH, xT, ts=ts, learned=learned, generator=g)
+    assert len(calls) == before + 8 and bool(torch.isfinite(bound.total))
 
 
 def test_bad_input_is_refused_in_words():
@@ -498,9 +508,9 @@ def test_the_two_kls_differ_by_a_mutual_information():
     # E over x0 given xt of the squared distance of the means: k0² Var(x0 | xt)
     means = torch.tensor([[1.0], [-1.0]], dtype=torch.float64) * k0 * left**0.5
     for shift in (0.0, 0.3, -1.0):  # three models: the true mean plus a shift, variance β
-        p = ddpm.Normal(zero + shift, beta)
-        wide = kl(ddpm.Normal(means, low), ddpm.Normal(p.mean.expand(2, 1), beta)).mean()
-        narrow = kl(ddpm.Normal(zero, reverse), p)
+        p = Normal(zero + shift, beta)
+        wide = kl(Normal(means, low), Normal(p.mean.expand(2, 1), beta)).mean()
+        narrow = kl(Normal(zero, reverse), p)
         assert abs(float(wide - narrow) - information) < 1e-12
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import PATHS, TARGETS, line, mixture
+from cases import PATHS, line, mixture
 from torch.testing import assert_close
 
 from minigen import ddim, flow, guidance, nets, oracle, paths, targets
@@ -248,13 +248,6 @@ def orders(errors):
     return [math.log2(a / b) for a, b in itertools.pairwise(errors)]
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine", "vp"])
-@pytest.mark.parametrize("walk, order, n", [(flow.euler, 1, 64), (flow.heun, 2, 40)])
-def test_the_orders_mid_schedule(walk, order, n, name):
-    found = orders(errors_on_the_line(walk, PATHS[name], 0.9, 0.1, (n, 2 * n, 4 * n)))
-    assert all(abs(o - order) < 0.15 * order for o in found), found
-
-
 def test_the_kinks_of_a_table_cost_heun_little():
     """On the knots of T = 1000, where ᾱ's slope jumps, an error of about 1/T stays."""
     coarse, fine = errors_on_the_line(flow.heun, PATHS["ddpm-linear"], 0.9, 0.1, (20, 160))
@@ -308,25 +301,6 @@ def test_guidance_of_denoisers_is_guidance_of_velocities():
         x = x + (s - t) * (u_u + gamma * (u_c - u_u))
     got = ends(flow.euler, guidance.cfg(c, u, gamma), LINEAR, xT, ts)
     assert_close(got, x, rtol=1e-11, atol=1e-11)
-
-
-@pytest.mark.parametrize("name", ["linear", "vp", "ddpm-linear"])
-@pytest.mark.parametrize("walk", [flow.euler, flow.heun])
-def test_one_field_in_five_parametrisations_is_one_sample(walk, name):
-    """(a, b, c, d) is one 2 × 2 system: a net of any target, read as a denoiser, walks alike."""
-    law, path, ts = mixture(), PATHS[name], torch.tensor([0.95, 0.6, 0.3, 0.1], dtype=F64)
-    xT = torch.randn(5, 2, dtype=F64)
-    want = ends(walk, law.denoiser(path), path, xT, ts)
-
-    def net(target):
-        def value(xt, t, label=None):
-            return targets.value(target, path, law.denoiser(path)(xt, t), law.eps(path)(xt, t), t)
-
-        return value
-
-    for target in TARGETS:
-        got = ends(walk, paths.denoiser(net(target), path, target), path, xT, ts)
-        assert_close(got, want, rtol=1e-9, atol=1e-9)
 
 
 def test_v_is_a_eps_minus_b_x0():
@@ -522,7 +496,7 @@ def test_a_bad_walk_is_named_at_the_call(walk):
     denoise, xT, ts = mixture().denoiser(LINEAR), torch.randn(3, 2, dtype=F64), flow.grid(4)
     with pytest.raises(ValueError, match="must decrease from noise"):
         walk(denoise, LINEAR, xT, ts.flip(0))
-    with pytest.raises(ValueError, match="lie in"):
+    with pytest.raises(ValueError, match="in .0, 1."):
         walk(denoise, LINEAR, xT, 1.5 * ts)
     with pytest.raises(ValueError, match="is its class empty"):
         walk(denoise, LINEAR, xT[:0], ts)
@@ -530,7 +504,7 @@ def test_a_bad_walk_is_named_at_the_call(walk):
     with pytest.raises(TypeError, match="parameters are torch.float32"):
         walk(net, LINEAR, xT, ts)
     net = paths.denoiser(nets.MLP(2, hidden=8), LINEAR, targets.eps)
-    with pytest.raises(ValueError, match="does not determine x0 at t = 1"):
+    with pytest.raises(ValueError, match="eps does not determine velocity at t = 1"):
         walk(net, LINEAR, xT.float(), ts)
 
 
@@ -540,7 +514,9 @@ def test_a_velocity_without_noise_is_named(path):
     if isinstance(path, paths.VE):  # b(0) > 0
         return assert_close(u(x, time(0.0)), mixture().velocity(path)(x, time(0.0)))
     for t in (time(0.0), torch.tensor([0.5, 0.0, 0.2], dtype=F64)):
-        with pytest.raises(ValueError, match=r"read from a denoiser at t = 0: this path has b = 0"):
+        with pytest.raises(
+            ValueError, match="x0 does not determine velocity at t = 0, where this path has b = 0"
+        ):
             u(x, t)
 
 

@@ -9,7 +9,7 @@ from laws import DOUBLE, GRID, draws, integral, normal, two_laws
 from torch import nn
 
 from minigen import gan, oracle, train
-from minigen.divergences import log_ratio
+from minigen.gan.divergences import log_ratio
 
 # ---- the game --------------------------------------------------------------------------------
 
@@ -321,7 +321,7 @@ def test_a_loss_that_explodes_is_named():
     loop = gan.alternate(
         net, critic, gan.hinge, real, latents=latents, steps=9, penalty=endless, progress=False
     )
-    with pytest.raises(ValueError, match="at step 1 .* nan"):
+    with pytest.raises(ValueError, match="the critic's loss is nan at step 1"):
         list(loop)
 
 
@@ -338,22 +338,22 @@ class Image(nn.Module):
 
 def test_what_does_not_fit_is_named_at_the_call():
     net, critic, real, latents, _ = setting()
-    fit = {"generator": net, "critic": critic, "loss": gan.hinge, "real": real,
+    fit = {"net": net, "critic": critic, "loss": gan.hinge, "real": real,
            "latents": latents, "steps": 3}  # fmt: skip
     wide = nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 2))
     for change, message in (
         ({"latents": lambda n: torch.randn(n, 3)}, r"does not take latents of shape \(7, 3\)"),
-        ({"generator": wide}, r"does not take latents of shape \(7, 2\), torch.float32: mat1"),
+        ({"net": wide}, r"does not take latents of shape \(7, 2\), torch.float32: mat1"),
         ({"latents": lambda n: torch.randn(4, 2)}, r"must give 7 latents, \(7, L\), got \(4, 2\)"),
         ({"latents": lambda n: 3.0}, "must give 7 latents, .* got float"),
-        ({"generator": nn.Linear(2, 3)}, r"samples \(7, 3\), the data are \(7, 2\)"),
+        ({"net": nn.Linear(2, 3)}, r"samples \(7, 3\), the data are \(7, 2\)"),
         ({"critic": small_critic(3)}, r"does not take data of shape \(7, 2\)"),
         ({"critic": Image((1,))}, r"one number for each sample, shape \(7,\), got \(7, 1\)"),
         ({"critic": Image((1, 1, 1))}, r"got \(7, 1, 1, 1\)"),
-        ({"generator": nn.Identity()}, "the generator has no parameters"),
-        ({"critic": nn.Flatten(0)}, "one number for each sample"),
-        ({"steps": 0}, "start at 1, got 0"),
-        ({"critic_steps": 0}, "start at 1, got 3 and 0"),
+        ({"net": nn.Identity()}, "the generator has no parameters to train"),
+        ({"critic": nn.Flatten(0)}, "the critic has no parameters to train"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
+        ({"critic_steps": 0}, "critic_steps must be a whole number"),
     ):
         with pytest.raises(ValueError, match=message):
             gan.alternate(**{**fit, **change})

@@ -6,7 +6,7 @@ import pytest
 import torch
 from cases import PATHS, line, mixture
 
-from minigen import ddim, ddpm, guidance, nets, oracle, paths, score, targets
+from minigen import ddim, ddpm, flow, guidance, nets, oracle, paths, score, targets
 from minigen.shapes import like
 
 MID = [name for name in PATHS if name != "ve"]
@@ -232,14 +232,9 @@ def wrappers(path, law):
 
 @pytest.mark.parametrize("kind", ["cfg", "classifier", "clip", "interval", "all"])
 @pytest.mark.parametrize("name", MID)
-def test_samplers_may_prepare_a_grid(kind, name, double, device):
-    """`.along` and the call agree at each time, in every composition, and samplers take them."""
+def test_samplers_take_every_wrapper(kind, name, double, device):
     path, law = PATHS[name], mixture(double, device)
     denoise, xt = wrappers(path, law)[kind], states(dtype=double, device=device)
-    ts = torch.tensor([0.9, 0.6, 0.5, 0.3, 0.1], dtype=torch.float64)
-    for t, step in zip(ts, paths.along(denoise, ts, xt), strict=True):
-        want = denoise(xt, t.to(xt))
-        torch.testing.assert_close(step(xt), want, rtol=1e-11, atol=1e-11)
     grid = torch.tensor([0.95, 0.5, 0.2, 0.0], dtype=torch.float64)
     g = torch.Generator(device).manual_seed(0)
     for chain in (
@@ -250,15 +245,21 @@ def test_samplers_may_prepare_a_grid(kind, name, double, device):
         assert bool(torch.isfinite(x).all()) and x.shape == xt.shape and x.dtype == double
 
 
-def test_the_network_path_may_prepare_a_grid_too(double, device):
+def test_guidance_of_one_network_is_a_readout_of_a_guided_one(double, device):
+    """So its grid is prepared once, and a velocity is guided as a velocity, ends included."""
     torch.manual_seed(0)
     net, path, xt = Counting(double).to(device), PATHS["vp"], states(dtype=double, device=device)
     c, u = (paths.denoiser(net, path, targets.eps, k) for k in (2, None))
     guided, ts = guidance.cfg(c, u, 2.5), torch.tensor([0.8, 0.3], dtype=torch.float64)
     net.calls.clear()
-    for t, step in zip(ts, paths.along(guided, ts, xt), strict=True):
-        torch.testing.assert_close(step(xt), guided(xt, t.to(xt)), rtol=1e-11, atol=1e-11)
+    at, times = guided.prepared(ts, xt)
+    for i, t in enumerate(times):
+        torch.testing.assert_close(at(xt, i), guided(xt, t), rtol=1e-11, atol=1e-11)
     assert net.calls == [14] * 4
+    c, u = (paths.denoiser(net, path, targets.velocity, k) for k in (2, None))
+    zero = torch.zeros((), dtype=double, device=device)
+    fields = [flow.velocity(f, path)(xt, zero) for f in (guidance.cfg(c, u, 2.5), c, u)]
+    torch.testing.assert_close(fields[0], torch.lerp(fields[2], fields[1], 2.5))
 
 
 def test_classifier_guided_ddim_is_conditional_ddim(double, device):
@@ -325,7 +326,7 @@ def test_the_end_without_data_is_named():
     with pytest.raises(ValueError, match="begin the grid a little below 1"):
         guided(states(), torch.tensor(1.0, dtype=torch.float64))
     with pytest.raises(ValueError, match="begin the grid a little below 1"):
-        paths.along(guided, torch.tensor([1.0, 0.5], dtype=torch.float64), states())
+        next(ddim.sample(guided, path, states(), torch.tensor([1.0, 0.5], dtype=torch.float64)))
 
 
 def test_bad_numbers_are_named(device):

@@ -1,6 +1,9 @@
 """The package as a reader meets it: rooms in order, every public name explained and tested."""
 
 import ast
+import graphlib
+import importlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -11,13 +14,13 @@ PACKAGE = Path(minigen.__file__).parent
 ROOT = PACKAGE.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# The order in which the course is read. A module imports only what stands before it here.
+# The order in which the course is read: the core, the kit, the lectures. A room imports only what
+# stands before it here.
 ROOMS = """
-    shapes normal paths targets oracle embeddings nets toys data files parallel state train metrics
-    diagnostics linear_gaussian plot widgets
-    markov vae ddpm ddim score guidance divergences critics augment style gan flow
+    shapes normal paths targets oracle
+    nets data train metrics plot widgets
+    markov vae ddpm ddim score guidance gan flow
 """.split()
-BACK_ROOMS = {"files", "parallel", "state"}  # train's own helpers, tested through it
 IMPORTED_BY_NOBODY = {"plot", "widgets", "checks"}
 
 
@@ -26,26 +29,39 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def imports(source: str) -> set[str]:
-    """The rooms of minigen that a module imports, anywhere in it."""
+def imports(source: str) -> set[tuple[int, str]]:
+    """(level, dotted name) of what a file imports from minigen, absolute (level 0) or relative."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {a.name for a in node.names}
+            found |= {(0, a.name) for a in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = ".".join(["minigen"] * min(node.level, 1) + [node.module] * bool(node.module))
-            found |= {module} | {f"{module}.{a.name}" for a in node.names if module == "minigen"}
-    return {name.split(".")[1] for name in found if name.startswith("minigen.")}
+            one_by_one = node.module in (None, "minigen")
+            base = f"{node.module}." if node.module else ""
+            names = [base + a.name for a in node.names] if one_by_one else [node.module]
+            found |= {(node.level, name) for name in names}
+    return {(level, name) for level, name in found if level or name.split(".")[0] == "minigen"}
 
 
-def misplaced(name: str, source: str) -> set[str]:
-    """The imports of a room that the house does not allow."""
-    if name == "__init__":
-        return imports(source) & IMPORTED_BY_NOBODY
-    if name == "checks":
-        return imports(source) & {"plot", "widgets"}
-    earlier = ROOMS[: ROOMS.index(name)]
-    return {m for m in imports(source) if m not in earlier or m in IMPORTED_BY_NOBODY}
+def misplaced(path: str, source: str) -> set[str]:
+    """The imports of a file, named as below minigen/, that the house does not allow."""
+    parts = path.split("/")
+    name, wrong = parts[0].removesuffix(".py"), set()
+    for level, what in imports(source):
+        inside = what.split(".")[1:] if not level else []
+        if level:  # to another closet of the same folder
+            allowed = len(parts) == 2 and level == 1 and "." not in what
+        elif len(inside) != 1:  # into a closet, but for the checks of one another
+            allowed = name == "checks" and what.startswith("minigen.checks")
+        elif name in ("__init__", "checks"):
+            allowed = inside[0] not in IMPORTED_BY_NOBODY - {"checks" if name == "checks" else ""}
+        else:
+            allowed = (
+                inside[0] in ROOMS[: ROOMS.index(name)] and inside[0] not in IMPORTED_BY_NOBODY
+            )
+        if not allowed:
+            wrong.add("." * level + what)
+    return wrong
 
 
 def public(path: Path):
@@ -55,29 +71,51 @@ def public(path: Path):
             yield node
 
 
+def test_the_house_is_a_syllabus_and_a_kit():
+    """Every room is in ROOMS; a folder's face only imports and says what is public."""
+    assert {room(p) for p in FILES} - {"__init__", "checks"} == set(ROOMS)
+    for face in PACKAGE.glob("*/__init__.py"):
+        if face.parent.name != "checks":
+            body = ast.parse(face.read_text()).body[1:]
+            assert {type(node) for node in body} == {ast.ImportFrom, ast.Assign}, face
+            assert body[-1].targets[0].id == "__all__", face
+
+
 def test_a_module_imports_only_earlier_ones():
-    rooms = {room(p) for p in FILES} - {"__init__", "checks"}
-    assert rooms <= set(ROOMS), "a new room: give it its place in ROOMS"
-    wrong = {str(p): m for p in FILES if (m := misplaced(room(p), p.read_text()))}
+    wrong = {
+        str(p): m for p in FILES if (m := misplaced(str(p.relative_to(PACKAGE)), p.read_text()))
+    }
     assert not wrong
 
 
+@pytest.mark.parametrize("folder", [p for p in PACKAGE.iterdir() if (p / "__init__.py").exists()])
+def test_closets_import_one_another_in_one_direction(folder):
+    files = {p.stem: p.read_text() for p in folder.glob("*.py")}
+    needs = {name: {w for level, w in imports(text) if level} & {*files}
+             for name, text in files.items()}  # fmt: skip
+    assert list(graphlib.TopologicalSorter(needs).static_order())  # raises CycleError
+
+
 @pytest.mark.parametrize(
-    "name, source, caught",
+    "path, source, caught",
     [
-        ("paths", "from minigen.oracle import GaussianMixture", {"oracle"}),
-        ("paths", "from minigen.shapes import like", set()),
-        ("paths", "def f():\n    from minigen import oracle, shapes", {"oracle"}),
-        ("ddim", "import minigen.plot", {"plot"}),
-        ("ddim", "from . import paths, score", {"score"}),
-        ("ddim", "from .score import langevin", {"score"}),
-        ("ddim", "from minigen.checks import ddim", {"checks"}),
-        ("checks", "from minigen import ddim, plot", {"plot"}),
-        ("__init__", "from minigen import ddim, widgets", {"widgets"}),
+        ("paths/gaussian.py", "from minigen.oracle import GaussianMixture", {"minigen.oracle"}),
+        ("paths/gaussian.py", "from minigen.shapes import like", set()),
+        ("paths/readout.py", "from .gaussian import VP", set()),
+        ("paths/readout.py", "from minigen.paths import VP", {"minigen.paths"}),
+        ("paths/readout.py", "from ..shapes import like", {"..shapes"}),
+        ("ddim.py", "def f():\n    from minigen import flow, shapes", {"minigen.flow"}),
+        ("ddim.py", "import minigen.plot", {"minigen.plot"}),
+        ("ddim.py", "from . import paths", {".paths"}),
+        ("ddim.py", "from minigen.paths.readout import walk", {"minigen.paths.readout"}),
+        ("ddim.py", "from minigen.checks import ddim", {"minigen.checks"}),
+        ("checks/ddim.py", "from minigen import ddim, plot", {"minigen.plot"}),
+        ("checks/ddim.py", "from minigen.checks import Wrong", set()),
+        ("__init__.py", "from minigen import ddim, widgets", {"minigen.widgets"}),
     ],
 )
-def test_a_misplaced_import_is_seen(name, source, caught):
-    assert misplaced(name, source) == caught
+def test_a_misplaced_import_is_seen(path, source, caught):
+    assert misplaced(path, source) == caught
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -87,7 +125,8 @@ def test_every_public_name_is_explained(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_functions_are_short(path):
+def test_files_and_functions_are_short(path):
+    assert len(path.read_text().splitlines()) <= 260
     functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
     # Code alone: a docstring may take the room that its equation needs.
     code = {f.name: f.body[bool(ast.get_docstring(f)) :] for f in functions}
@@ -102,9 +141,16 @@ def test_every_public_function_is_named_in_a_test():
         for node in ast.walk(ast.parse(path.read_text())):
             words |= {getattr(node, "id", None), getattr(node, "attr", None)}
             words |= {a.name for a in getattr(node, "names", ()) if isinstance(a, ast.alias)}
-    rooms = [p for p in FILES if p.parent == PACKAGE and room(p) not in BACK_ROOMS]
-    names = {(p.name, n.name) for p in rooms for n in public(p) if isinstance(n, ast.FunctionDef)}
-    assert not sorted(f for f in names if f[1] not in words)
+    for name in ROOMS:
+        here = importlib.import_module(f"minigen.{name}")
+        functions = {k for k in public_names(here) if inspect.isfunction(getattr(here, k))}
+        assert not sorted(functions - words), name
+
+
+def public_names(module) -> set[str]:
+    """What a room offers: its `__all__`, or what it defines itself."""
+    own = {k for k, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__}
+    return set(getattr(module, "__all__", {k for k in own if k[0] != "_"}))
 
 
 def test_importing_minigen_leaves_the_heavy_packages_alone(run_python):

@@ -10,7 +10,7 @@ import torch
 from cases import mixture
 
 from minigen import markov
-from minigen.markov import State
+from minigen.markov import State, samplers
 
 N = 7
 
@@ -299,7 +299,7 @@ def _walk_with_noise(law, x, z, h) -> float:
     """The share of chains that accept one MALA step whose noise is z."""
     generator = torch.Generator().manual_seed(6)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(markov, "noise", lambda x, *, generator: z)
+        patch.setattr(samplers, "noise", lambda x, *, generator: z)
         (state,) = markov.mala(law.log_prob, x, step=h, n=1, generator=generator)
     return float(state.accepted.double().mean())
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from minigen import metrics
+from minigen import metrics, nets
 
 DISTANCES = [
     metrics.energy_distance,
@@ -232,7 +232,7 @@ def test_accuracy_counts_the_largest_logit():
 
 
 def test_the_classifier_reads_digits_and_its_features_feed_its_logits(device):
-    net = metrics.DigitsClassifier().to(device)
+    net = nets.DigitsClassifier().to(device)
     x = torch.randn(5, 1, 8, 8, generator=seeded(0, device), device=device)
     assert net(x).shape == (5, 10) and net.features(x).shape == (5, 64)
     torch.testing.assert_close(net.logits(net.features(x)), net(x))

@@ -30,7 +30,8 @@ def test_solve_undoes_value(path, target, shape, per_sample, seed, dtype, device
     xt, y = path.mix(x0, eps, t), targets.value(target, path, x0, eps, t)
     got_x0, got_eps = targets.solve(target, path, y, xt, t)
     # a backward-stable 2×2 solve loses the digits of its condition number, and no more
-    p, q, r, s = paths.inverse(target, path, shapes.wide(t))
+    p, q = paths.read(target, targets.x0, path, shapes.wide(t))
+    r, s = paths.read(target, targets.eps, path, shapes.wide(t))
     size = xt.abs().amax() + y.abs().amax()
     tol = 40 * torch.finfo(dtype).eps
     for got, true, row in ((got_x0, x0, (p, q)), (got_eps, eps, (r, s))):
@@ -144,14 +145,16 @@ def test_denoiser_reads_x0_and_its_grid_form_agrees(target, double, device):
         return targets.value(target, path, x0, eps, t)
 
     denoise = paths.denoiser(net, path, target)
-    for t, step in zip(ts, paths.along(denoise, ts.cpu(), x0), strict=True):
+    at, times = denoise.prepared(ts.cpu(), x0)
+    for i, t in enumerate(ts):
         xt = path.mix(x0, eps, t)
         assert_close(denoise(xt, t), x0, rtol=1e-10, atol=1e-10)
-        assert_close(step(xt), x0, rtol=1e-10, atol=1e-10)
+        assert_close(at(xt, i), x0, rtol=1e-10, atol=1e-10)
+        assert times[i] == t and times[i].device.type == device.type
     many = ts[[0, 1, 2, 0, 1, 2, 0]]
     assert_close(denoise(path.mix(x0, eps, many), many), x0, rtol=1e-10, atol=1e-10)
-    plain = paths.along(lambda x, t: x * t, ts.cpu(), x0)  # a function without `along`
-    assert_close(plain[1](x0), 0.5 * x0)
+    plain, _ = paths.reading(lambda x, t: x * t, path, targets.x0).prepared(ts.cpu(), x0)
+    assert_close(plain(x0, 1), 0.5 * x0)
 
 
 def test_labels_are_bound_by_the_denoiser():
@@ -189,7 +192,7 @@ def test_errors_speak_the_users_language():
     with pytest.raises(TypeError, match=r"float64 but the net's parameters are torch.float32"):
         paths.denoiser(nets.MLP(2), path, targets.eps)(x.double(), torch.tensor(0.5))
     with pytest.raises(ValueError, match="eps does not determine x0 at t = 1"):
-        paths.along(paths.denoiser(Unit(), path, targets.eps), torch.tensor([1.0, 0.5]), x)
+        paths.denoiser(Unit(), path, targets.eps).prepared(torch.tensor([1.0, 0.5]), x)
     with pytest.raises(TypeError, match="must define a"):
         paths.GaussianPath().a(torch.tensor(0.5))
 
@@ -199,15 +202,16 @@ def test_errors_speak_the_users_language():
     [
         (torch.linspace(0, 1, 5), "must decrease"),
         (torch.tensor([1.0, 0.5, 0.5, 0.0]), r"ts\[1\] = 0.5 is followed by ts\[2\] = 0.5"),
-        (torch.tensor([1.2, 0.5]), "from 0.5 to 1.2"),
+        (torch.tensor([1.2, 0.5]), r"all in \[0, 1\], got \[1\.2"),
         (torch.tensor([1.0]), "at least two"),
-        (torch.zeros(2, 2), "1-D"),
+        (torch.zeros(2, 2), r"must have shape \(N,\), got \(2, 2\)"),
+        (torch.tensor([1.0, torch.nan, 0.0]), r"ts\[0\] = 1 is followed by ts\[1\] = nan"),
     ],
 )
 def test_grids_that_do_not_fall_are_refused(ts, sentence):
     with pytest.raises(ValueError, match=sentence):
         shapes.check_grid(ts)
-    with pytest.raises(TypeError, match="floats"):
+    with pytest.raises(TypeError, match="must be a float tensor, got torch.int64"):
         shapes.check_grid(torch.tensor([1, 0]))
 
 

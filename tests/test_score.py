@@ -515,7 +515,7 @@ def test_bad_input_is_refused_in_words(call, message):
         (torch.tensor([1.0, 0.0]), "every sigma must be positive"),
         (torch.tensor([1.0, -0.5]), "every sigma must be positive"),
         (torch.tensor([math.inf, 1.0]), "positive and finite"),
-        (torch.tensor([]), r"of shape \(L,\)"),
+        (torch.tensor([]), r"must have shape \(N,\), got \(0,\)"),
         (torch.tensor([2, 1]), "must be a float tensor"),
     ],
 )
@@ -544,5 +544,7 @@ def test_a_time_without_noise_has_no_score():
     path = paths.Linear()
     read = plain.from_denoiser(lambda x, t: x, path)
     for t in (torch.tensor(0.0), torch.tensor([0.5, 0.0, 0.5])):
-        with pytest.raises(ValueError, match="b = 0, and the denoiser says nothing"):
+        with pytest.raises(
+            ValueError, match="x0 does not determine score at t = 0, where this path has b = 0"
+        ):
             read(X3, t)

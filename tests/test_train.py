@@ -14,7 +14,8 @@ import pytest
 import torch
 import worker
 
-from minigen import nets, parallel, train
+from minigen import nets, train
+from minigen.train import processes
 
 WORKER = Path(__file__).with_name("worker.py")
 B = 12
@@ -150,8 +151,8 @@ def test_no_checkpoint_of_a_broken_run(device, tmp_path):
     [
         ({"params": []}, ValueError, "there are no parameters to train"),
         ({"params": torch.nn.SiLU()}, ValueError, "there are no parameters to train"),
-        ({"steps": 0}, ValueError, "steps and every must be at least 1, got 0"),
-        ({"every": 0}, ValueError, "steps and every must be at least 1"),
+        ({"steps": 0}, ValueError, "steps must be a whole number of at least 1, got 0"),
+        ({"every": 0}, ValueError, "every must be a whole number of at least 1"),
         ({"autocast": torch.float16}, ValueError, "autocast must be torch.bfloat16"),
         ({"ema": train.Ema(nets.MLP(2))}, ValueError, "ema follows other parameters"),
     ],
@@ -284,17 +285,19 @@ def here(tmp_path, *args):
     return json.loads((tmp_path / "out").read_text())[-1]
 
 
+@pytest.mark.parametrize("kind", ["one", "game"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
-def test_killed_process_resumes_bit_for_bit(tmp_path, how, capsys):
+def test_killed_process_resumes_bit_for_bit(tmp_path, how, kind, capsys):
     """A process killed somewhere after its step 10 loses only the work since a checkpoint."""
-    killed = start(tmp_path / "never", 60, tmp_path / "run", 0.02)
+    killed = start(tmp_path / "never", 60, tmp_path / "run", 0.02, "shard", kind)
     while killed.stdout.readline().strip() != "15":
         assert killed.poll() is None, killed.stderr.read()
     killed.send_signal(how)
     out, err = killed.communicate(timeout=60)
     if how == signal.SIGINT:
         assert "the same call resumes from there" in out + err
-    got, want = here(tmp_path, 60, tmp_path / "run"), here(tmp_path, 60)
+    got = here(tmp_path, 60, tmp_path / "run", 0, "shard", kind)
+    want = here(tmp_path, 60, None, 0, "shard", kind)
     assert len(got["losses"]) in range(20, 51, 10) and not (tmp_path / "never").exists()
     assert got["losses"] == want["losses"][-len(got["losses"]) :]
     assert got["weights"] == want["weights"] and got["average"] == want["average"]
@@ -335,14 +338,16 @@ def together(*args, ranks=2):
     return [(p.communicate(timeout=120)[1], p.returncode) for p in processes]
 
 
-def test_two_processes_are_one_with_the_joint_batch(tmp_path):
+@pytest.mark.parametrize("kind", ["one", "game"])
+def test_two_processes_are_one_with_the_joint_batch(tmp_path, kind):
     """The same losses, weights and average to float64 rounding, also in a resumed run."""
-    ends = together(tmp_path / "two", "20,30", tmp_path / "run")
+    ends = together(tmp_path / "two", "20,30", tmp_path / "run", 0, "shard", kind)
     assert [code for _, code in ends] == [0, 0], ends
-    two, one = json.loads((tmp_path / "two").read_text()), here(tmp_path, 30)
+    two = json.loads((tmp_path / "two").read_text())
+    one = here(tmp_path, 30, None, 0, "shard", kind)
     assert two == json.loads((tmp_path / "two.1").read_text())
     two = two[-1]
-    assert two["losses"] == pytest.approx(one["losses"][20:], rel=1e-10)
+    torch.testing.assert_close(two["losses"], one["losses"][20:], rtol=1e-10, atol=1e-12)
     assert two["weights"] == pytest.approx(one["weights"], rel=1e-8, abs=1e-10)
     assert two["average"] == pytest.approx(one["average"], rel=1e-8, abs=1e-10)
 
@@ -355,10 +360,10 @@ def test_processes_that_forgot_to_shard_are_told(tmp_path):
 def test_one_process_is_alone():
     """Outside torchrun nothing is sent anywhere, and no process group is needed."""
     x = torch.tensor(2.0)
-    assert (parallel.rank(), parallel.world()) == (0, 1)
-    assert parallel.mean(x) is x and parallel.gather("a") == ["a"]
-    assert parallel.join(len, [torch.nn.Parameter(x)]) is len
-    assert parallel.same(x) is None and parallel.check_different(x) is None
+    assert (processes.rank(), processes.world()) == (0, 1)
+    assert processes.mean(x) is x and processes.gather("a") == ["a"]
+    assert processes.begin([x]) is None and processes.average([torch.nn.Parameter(x)]) is None
+    assert processes.joined(x, first=True) is x
 
 
 def test_shard(monkeypatch):
@@ -373,3 +378,24 @@ def test_shard(monkeypatch):
     assert torch.equal(torch.cat([p[1] for p in parts]), y)
     with pytest.raises(ValueError, match="a batch of 5 does not split evenly over 3 processes"):
         train.shard(y[:5])
+
+
+def test_a_player_descends_alone():
+    """In one run of two: a step by hand for the one, nothing for the other, not even a gradient."""
+    torch.manual_seed(0)
+    one, other = nets.MLP(2, hidden=8), nets.MLP(2, hidden=8)
+    for net in (one, other):
+        net.last.reset_parameters()
+    hand, before, x, t = copy.deepcopy(one), flat(other), torch.randn(5, 2), torch.tensor(0.5)
+    run = train.Run({"one": one, "other": other}, None, None)
+    step = train.descent(run, "one", lambda n: 0.1 / (1 + n))
+    for n in range(3):
+        assert not step((one(x, t) - other(x, t)).square().mean(), n).requires_grad
+    adam = torch.optim.Adam(hand.parameters(), fused=True)
+    for n in range(3):
+        adam.param_groups[0]["lr"] = 0.1 / (1 + n)
+        adam.zero_grad()
+        (hand(x, t) - other(x, t).detach()).square().mean().backward()
+        adam.step()
+    assert torch.equal(flat(one), flat(hand)) and torch.equal(flat(other), before)
+    assert all(p.grad is None for p in other.parameters())

@@ -8,7 +8,8 @@ from torch import distributions as dist
 from torch.testing import assert_close
 
 from minigen import vae
-from minigen.linear_gaussian import LinearGaussian, check_latent
+from minigen.vae import bounds
+from minigen.vae.linear_gaussian import LinearGaussian
 
 double = {"dtype": torch.float64}
 
@@ -56,7 +57,7 @@ def cubature(monkeypatch, k):
     """The 2k draws ±√k e_j have mean 0 and covariance I: averages of quadratics are exact."""
     points = math.sqrt(k) * torch.cat([torch.eye(k, **double), -torch.eye(k, **double)])
     full = lambda z, generator=None: points[:, None].expand(z.shape).to(z)
-    monkeypatch.setattr(vae, "noise", full)
+    monkeypatch.setattr(bounds, "noise", full)
     return 2 * k
 
 
@@ -236,8 +237,8 @@ def test_constant_weights_make_every_bound_exact(device, double, generator, monk
     assert round(evidence, 4) == 0.2404
     model = upright(5, 2, device, double)
     x = 2 * draws(7, 5, seed=1, device=device)
-    for chunk in (vae.CHUNK, 70, 1):  # 35 values of x: all draws at once, two and one at a time
-        monkeypatch.setattr(vae, "CHUNK", chunk)
+    for chunk in (bounds.CHUNK, 70, 1):  # 35 values of x: all draws at once, two and one at a time
+        monkeypatch.setattr(bounds, "CHUNK", chunk)
         bound = vae.iwae(as_vae(model), x, samples=9, generator=generator)
         assert_close(bound, model.log_prob(x), rtol=1e-12, atol=1e-12)
 
@@ -248,7 +249,7 @@ def test_iwae_is_the_log_mean_of_the_weights_it_drew(monkeypatch):
     other, seen = as_vae(model, lambda x: torch.cat([mean, log_var], 1)), []
     decode = other.decoder
     other.decoder = lambda z: decode(seen.append(z) or z)
-    monkeypatch.setattr(vae, "CHUNK", 60)  # three draws of 5 × 4 values at a time
+    monkeypatch.setattr(bounds, "CHUNK", 60)  # three draws of 5 × 4 values at a time
     bound = vae.iwae(other, x, samples=7)
     assert [len(z) for z in seen] == [15, 15, 5]
     z = torch.cat(seen).reshape(7, 5, 3)
@@ -304,7 +305,7 @@ def test_the_joint_maximum_is_the_evidence_at_the_posterior():
 def test_more_draws_do_not_move_the_optimum(monkeypatch):
     # erratum H2: a sum over K = 8 draws with one KL has its optimum at N(0.711, 0.111)
     signs = torch.tensor([1.0, -1.0], **double).repeat(4)[:, None, None]
-    monkeypatch.setattr(vae, "noise", lambda z, generator=None: signs.expand(z.shape))
+    monkeypatch.setattr(bounds, "noise", lambda z, generator=None: signs.expand(z.shape))
     mean, log_var = (torch.zeros(1, 1, **double, requires_grad=True) for _ in range(2))
     model = as_vae(unit(), lambda x: torch.cat([mean, log_var], 1))
     optimiser = torch.optim.LBFGS([mean, log_var], max_iter=60, line_search_fn="strong_wolfe")
@@ -461,13 +462,12 @@ def net_with(encoder=lambda x: torch.zeros(len(x), 4), decoder=lambda z: torch.z
     [
         lambda: vae.VAE(nothing, nothing, vae.Gaussian(), latent=0),
         lambda: vae.mlp(3, 0),
-        lambda: check_latent(-1),
         lambda: LinearGaussian.fit(draws(9, 3), 0),
         lambda: LinearGaussian(torch.zeros(3, 0), torch.zeros(3), 1.0),
     ],
 )
 def test_a_latent_of_no_size_is_refused(make):
-    with pytest.raises(ValueError, match="latent size must be 1 or more"):
+    with pytest.raises(ValueError, match="must be a whole number of at least 1, got 0"):
         make()
 
 
@@ -488,7 +488,7 @@ def test_bad_arguments_are_named(bound):
     refuses(r"\(5, 2 × 2\), but gave \(5, 6\)", wide)
     refuses("encoder gave NaN", net_with(lambda x: torch.full((len(x), 4), math.nan)))
     refuses("not finite", net_with(), x=torch.full((5, 3), math.inf))
-    refuses("must be 1 or more: 0", net_with(), samples=0)
+    refuses("samples must be a whole number of at least 1, got 0", net_with(), samples=0)
     refuses(r"density over \(3,\)", net_with(decoder=lambda z: torch.zeros(len(z), 4)))
     refuses(r"density over \(3,\)", net_with(decoder=lambda z: torch.zeros(len(z), 1)))
     refuses(r"gave \(1,\) of them", net_with(decoder=lambda z: torch.zeros(1, 3)))
@@ -505,7 +505,7 @@ def test_bad_numbers_are_named():
         vae.elbo(net_with(), torch.zeros(5, 3), beta=-0.1)
     with pytest.raises(ValueError, match="nats per latent"):
         vae.free_bits(torch.zeros(5, 2), torch.zeros(5, 2), -1.0)
-    with pytest.raises(ValueError, match="need one shape"):
+    with pytest.raises(ValueError, match="share one shape"):
         vae.reparameterize(torch.zeros(2), torch.zeros(5, 2))
     for sizes in ((0, 2), ((3, 0), 2), (3, 2, 0), (3, 2, 8, -1)):
         with pytest.raises(ValueError, match="sizes must be positive"):

@@ -1,9 +1,10 @@
 """A training run that the tests kill, interrupt, take up again, and start on several processes.
 
-python worker.py OUT STEPS [CHECKPOINT [PAUSE [PART]]] trains a small net in float64 on a joint
-batch of which each process takes its part, and writes losses, weights and average of each
-run to OUT, or to OUT.n on process n > 0.
-STEPS such as 20,30 means: a run of 20 steps, then with a new net the same call with 30.
+python worker.py OUT STEPS [CHECKPOINT [PAUSE [PART [KIND]]]] trains small nets in float64 on joint
+batches of which each process takes its part, and writes losses, weights and average of each run to
+OUT, or to OUT.n on process n > 0. KIND is `one` net, by train.fit, or a `game` of two, by
+gan.alternate. STEPS such as 20,30 means: a run of 20 steps, then with new nets the same call with
+30.
 """
 
 import json
@@ -13,37 +14,68 @@ from pathlib import Path
 
 import torch
 
-from minigen import nets, train
+from minigen import gan, nets, train
+from minigen.train import processes
+
+F64 = torch.float64
 
 
-def main(out, steps, checkpoint=None, pause=0, part="shard"):
-    ends = [run(int(n), checkpoint or None, float(pause), part) for n in str(steps).split(",")]
-    rank = train.parallel.rank()
+def main(out, steps, checkpoint=None, pause=0, part="shard", kind="one"):
+    ends = [
+        run(int(n), checkpoint or None, float(pause), part, kind) for n in f"{steps}".split(",")
+    ]
+    rank = processes.rank()
     Path(f"{out}.{rank}" if rank else out).write_text(json.dumps(ends))
 
 
-def run(steps, checkpoint, pause, part):
-    torch.manual_seed(1 + train.parallel.rank())  # fit makes all start like process 0
-    net = nets.MLP(2, hidden=16, depth=2, classes=3).double()
+def run(steps, checkpoint, pause, part, kind):
+    torch.manual_seed(1 + processes.rank())  # the loop makes all start like process 0
     generator = torch.Generator().manual_seed(0)
-    take = train.shard if part == "shard" else lambda *x: x
-
-    def loss():
-        x0 = 3 + 2 * torch.randn(12, 2, generator=generator, dtype=torch.float64)
-        t = torch.rand(12, generator=generator, dtype=torch.float64)
-        x0, t, label = take(x0, t, torch.randint(3, (12,), generator=generator))
-        time.sleep(pause)
-        return (net(x0, t, label) - x0).square().mean()
-
+    take = train.shard if part == "shard" else lambda *x: x[0] if len(x) == 1 else x
+    net = nets.MLP(2, hidden=16, depth=2, classes=3).to(F64)
+    critic = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Linear(8, 1), torch.nn.Flatten(0))
     ema = train.Ema(net, 0.9)
     keep = {"ema": ema, "generator": generator, "checkpoint": checkpoint, "every": 10}
+    keep |= {"steps": steps, "lr": 1e-2, "progress": False}
+
+    def real():
+        time.sleep(pause)
+        return take(3 + 2 * torch.randn(12, 2, generator=generator, dtype=F64))
+
+    def loss():
+        t = torch.rand(12, generator=generator, dtype=F64)
+        t, label = take(t, torch.randint(3, (12,), generator=generator))
+        x0 = real()
+        return (net(x0, t, label) - x0).square().mean()
+
+    if kind == "one":
+        training = train.fit(loss, net, **keep)
+    else:
+        torch.nn.utils.parametrizations.spectral_norm(critic.to(F64)[1])  # with buffers, too
+        latents = lambda n: take(torch.randn(12, 2, generator=generator, dtype=F64))
+        training = gan.alternate(
+            Player(net), critic, gan.nonsaturating, real, latents=latents, critic_steps=2,
+            penalty=lambda critic, x, fake: 0.1 * gan.r1(critic, x), **keep,
+        )  # fmt: skip
     losses = []
-    for value in train.fit(loss, net, steps=steps, lr=1e-2, progress=False, **keep):
-        losses.append(float(value))
+    for value in training:
+        losses.append([float(v) for v in value] if kind == "game" else float(value))
         print(len(losses), flush=True)
-    weights = torch.cat([p.flatten() for p in net.parameters()]).tolist()
+    players = [net, critic] if kind == "game" else [net]
+    weights = torch.cat([p.flatten() for player in players for p in player.parameters()]).tolist()
     average = torch.cat([p.flatten() for p in ema.averages]).tolist()
     return {"losses": losses, "weights": weights, "average": average}
+
+
+class Player(torch.nn.Module):
+    """The net at one time: latents (n, 2) -> points (n, 2)."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, z):
+        return self.net(z, torch.tensor(0.5, dtype=F64))
 
 
 if __name__ == "__main__":

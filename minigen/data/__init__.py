@@ -1,0 +1,17 @@
+"""Data that needs no download, one file a kind: points, digits, glyphs, photos; and checkpoints.
+
+Points come on one scale, E‖x‖² = 2; images lie in [-1, 1].
+"""
+
+from .batches import batches
+from .checkpoints import checkpoint
+from .digits import digits, fashion_mnist, mnist
+from .glyphs import CHARACTERS, FONTS, glyphs
+from .photos import patches
+from .points import TOYS, checkerboard, eight_gaussians, moons, pinwheel, swiss_roll, toy
+
+__all__ = [
+    "CHARACTERS", "FONTS", "TOYS", "batches", "checkerboard", "checkpoint", "digits",
+    "eight_gaussians", "fashion_mnist", "glyphs", "mnist", "moons", "patches", "pinwheel",
+    "swiss_roll", "toy",
+]  # fmt: skip

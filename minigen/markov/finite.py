@@ -1,0 +1,118 @@
+"""Finite chains: matrices P[i, j] = P(j | i), with exact answers."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def _transition(P: Float[Tensor, "n m"]) -> Float[Tensor, "n n"]:
+    """P in float64 on the CPU, refused unless its rows are distributions."""
+    if P.ndim != 2 or P.shape[0] != P.shape[1]:
+        raise ValueError(f"a transition matrix is square, got {tuple(P.shape)}")
+    Q = P.detach().cpu().double()
+    if not bool((Q >= 0).all()):
+        raise ValueError("a transition matrix holds probabilities: there is a negative or NaN")
+    sums = Q.sum(1)
+    worst = int((sums - 1).abs().argmax())
+    if abs(float(sums[worst]) - 1) > 1e-5:
+        raise ValueError(
+            f"row {worst} sums to {float(sums[worst]):g}, not 1: P[i, j] is the probability of "
+            f"going from i to j, so each row is a distribution"
+        )
+    return Q / sums[:, None]  # takes out the rounding of float32
+
+
+def closed_classes(P: Float[Tensor, "n n"]) -> list[list[int]]:
+    """The sets of states that reach one another and lead nowhere else.
+
+    A chain has one stationary law for each: exactly one if and only if there is one closed class.
+    """
+    P = _transition(P)
+    reach = (P > 0).double() + torch.eye(len(P), dtype=P.dtype)
+    for _ in range(len(P).bit_length()):  # paths of 2, 4, 8, … steps
+        reach = (reach @ reach > 0).double()
+    recurrent = (reach <= reach.T).all(1)  # all that it reaches reaches it
+    return [
+        row.nonzero()[:, 0].tolist()
+        for i, row in enumerate(reach > 0)
+        if recurrent[i] and not bool(row[:i].any())
+    ]
+
+
+def stationary(P: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:
+    """The distribution π that a step leaves as it is, 0 on states that are left for ever.
+
+    π P = π, from the linear system (I − Pᵀ + 1 1ᵀ) π = 1.
+    Summing its rows gives Σ π = 1, which leaves πP = π. Solved in float64.
+    Raises ValueError where π is not unique.
+    """
+    classes = closed_classes(P)
+    if len(classes) > 1:
+        raise ValueError(
+            f"the chain is reducible and its stationary law is not unique: {len(classes)} sets of "
+            f"states are never left, {', '.join(map(str, classes[:3]))}"
+        )
+    keep, Q = classes[0], _transition(P)
+    Q = Q[keep][:, keep]
+    pi = torch.zeros(len(P), dtype=Q.dtype)
+    one = torch.ones(len(Q), dtype=Q.dtype)
+    pi[keep] = torch.linalg.solve(torch.diag(one) - Q.T + 1, one)
+    return pi.to(P)
+
+
+def simulate(
+    P: Float[Tensor, "n n"],
+    start: int | Int[Tensor, " B"],
+    n: int,
+    *,
+    generator: torch.Generator | None = None,
+) -> Int[Tensor, " N"] | Int[Tensor, "N B"]:
+    """A path of n states that begins with `start`: (n,), or (n, B) for B starts, int64."""
+    total = _transition(P).to(P).cumsum(1)
+    total[:, -1] = 1.0  # a uniform number below 1 then always finds its state
+    x = torch.as_tensor(start, device=P.device)
+    if n < 1 or int(x.min()) < 0 or int(x.max()) >= len(P):
+        raise ValueError(f"a path needs n ≥ 1 and a start among 0 … {len(P) - 1}: {n}, {start}")
+    path, x = [x.reshape(-1)], x.reshape(-1)
+    for _ in range(n - 1):
+        u = torch.rand(len(x), 1, generator=generator, device=P.device, dtype=P.dtype)
+        x = (u >= total[x]).sum(1)
+        path.append(x)
+    states = torch.stack(path)
+    return states if isinstance(start, Tensor) and start.ndim else states[:, 0]
+
+
+def spectral_gap(P: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
+    """How fast a chain forgets where it began: what is not π shrinks as |λ₂|ⁿ.
+
+    1 − |λ₂|, λ₂ the eigenvalue of second largest modulus; 0 with two closed classes or a period.
+    [Levin & Peres 2017, chapter 12]
+    """
+    size = torch.linalg.eigvals(_transition(P)).abs().sort(descending=True).values
+    return (1 - size[1:2].sum()).clamp(0, 1).to(P)  # rounding may leave |λ₂| = 1 + 1e-16
+
+
+def total_variation(p: Float[Tensor, "... n"], q: Float[Tensor, "... n"]) -> Float[Tensor, "..."]:
+    """The largest difference in the probability of any event, ½ Σ |p − q|, in [0, 1]."""
+    return 0.5 * (p - q).abs().sum(-1)
+
+
+def is_reversible(P: Float[Tensor, "n n"], pi: Float[Tensor, " n"]) -> bool:
+    """Whether π_i P_ij = π_j P_ji for all i, j (detailed balance), but for rounding."""
+    flow = pi[:, None] * P
+    return bool(((flow - flow.T).abs() <= 16 * torch.finfo(P.dtype).eps * flow.max()).all())
+
+
+def metropolis_matrix(Q: Float[Tensor, "n n"], pi: Float[Tensor, " n"]) -> Float[Tensor, "n n"]:
+    """The chain that proposes with Q and settles on π, which need not sum to 1.
+
+    P_ij = min(Q_ij, π_j Q_ji / π_i), i ≠ j.
+    That is Q_ij times the acceptance min(1, π_j Q_ji / (π_i Q_ij)); what is refused stays.
+    [Hastings 1970]
+    """
+    _transition(Q)
+    if pi.shape != Q.shape[:1] or not bool((pi > 0).all() & torch.isfinite(pi).all()):
+        raise ValueError(f"pi must hold {len(Q)} positive numbers, got {pi}")
+    P = torch.minimum(Q, pi * Q.T / pi[:, None])
+    P.diagonal().zero_()
+    return P + torch.diag(1 - P.sum(1))

@@ -1,0 +1,17 @@
+"""Training: `fit` yields losses; exponential averages, checkpoints and devices beside it.
+
+`loop`: the one loop, a step with its bar and checkpoints. `ema`: averages of parameters. `run`:
+what a run consists of. `files`: sealed safetensors. `processes`: devices, and several processes at
+once.
+"""
+
+from .ema import Ema
+from .files import load, save
+from .loop import Rate, cosine, descent, fit, loop
+from .processes import device, shard
+from .run import Generators, Run
+
+__all__ = [
+    "Ema", "Generators", "Rate", "Run", "cosine", "descent", "device", "fit", "load", "loop",
+    "save", "shard",
+]  # fmt: skip

@@ -1,0 +1,82 @@
+"""The small vocabulary that all rooms share: how coefficients meet data, and what is refused."""
+
+import pytest
+import torch
+
+from minigen import shapes
+
+
+def test_a_coefficient_meets_the_samples_it_belongs_to(device, dtype):
+    x = torch.ones(3, 2, 4, dtype=dtype, device=device)
+    mask = torch.tensor([True, False, True], device=device)
+    assert shapes.per_sample(mask, x).shape == (3, 1, 1)
+    assert shapes.per_sample(mask, x).dtype == torch.bool  # `like` would have cast it
+    assert shapes.per_sample(mask[0], x).shape == ()
+    assert shapes.per_sample(mask, x[:, 0, 0]).shape == (3,)
+
+
+def test_times_are_never_rounded_below_float32():
+    ts = torch.arange(1, 1000, dtype=torch.float64) / 1000
+    for dtype, seen in (
+        (torch.bfloat16, torch.float32), (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ):  # fmt: skip
+        times = shapes.clock(ts, torch.zeros(2, dtype=dtype))
+        assert times[0].dtype == seen and len({float(t) for t in times}) == 999
+
+
+def test_values_are_looked_at_on_the_cpu_alone():
+    assert shapes.readable(torch.zeros(2)) and not shapes.readable(torch.zeros(2, device="meta"))
+
+
+def test_a_generator_of_another_device_is_named():
+    g, x = torch.Generator(), torch.zeros(2, device="meta")
+    assert shapes.check_generator(x, None) is None
+    assert shapes.check_generator(torch.zeros(2), g) is None
+    with pytest.raises(ValueError, match=r"generator is on cpu but the data is on meta"):
+        shapes.check_generator(x, g)
+
+
+@pytest.mark.parametrize(
+    "x, sentence",
+    [
+        (
+            torch.tensor([3.0, 1.0, 2.0]),
+            r"x\[1\] = 1 is followed by x\[2\] = 2; did you mean x.flip",
+        ),
+        (torch.tensor([1.0, torch.nan]), r"x\[0\] = 1 is followed by x\[1\] = nan"),
+        (torch.zeros(0), r"must have shape \(N,\), got \(0,\)"),
+        (torch.tensor([2, 1]), "must be a float tensor, got torch.int64"),
+        ([2.0, 1.0], r"must be a float tensor, got \[2.0, 1.0\]"),
+    ],
+)
+def test_what_does_not_fall_is_named(x, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        shapes.check_falls(x, "x", "x must fall", "x.flip(0)")
+
+
+def test_what_falls_comes_back_in_float64():
+    x = torch.tensor([3.0, 1.0, -2.0], requires_grad=True)
+    fell = shapes.check_falls(x, "x", "", "")
+    assert fell.tolist() == [3, 1, -2] and fell.dtype == torch.float64 and not fell.requires_grad
+
+
+def test_batches_are_named():
+    x = torch.zeros(3, 2)
+    assert shapes.check_batch(x, "x") is None and shapes.check_alike(x, x + 1, "these") is None
+    with pytest.raises(TypeError, match=r"x must be a float tensor of shape \(B, ...\), got list"):
+        shapes.check_batch([0.0], "x")
+    with pytest.raises(TypeError, match="got torch.int64"):
+        shapes.check_batch(x.long(), "x")
+    for empty in (x[:0], x[0, 0]):
+        with pytest.raises(ValueError, match="is its class empty"):
+            shapes.check_batch(empty, "x")
+    with pytest.raises(ValueError, match=r"x and y share one shape, got \(3, 2\) and \(3, 1\)"):
+        shapes.check_alike(x, x[:, :1], "x and y")
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.0, True, "3", None])
+def test_counts_are_whole_and_positive(n):
+    with pytest.raises(ValueError, match="steps must be a whole number of at least 1"):
+        shapes.check_count(n, "steps")
+    assert shapes.check_count(1) is None
