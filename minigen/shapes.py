@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 X = Float[Tensor, "B *D"]  # any data shape: (B, 2) points, (B, 1, 8, 8) digits
 Time = Float[Tensor, ""] | Float[Tensor, "B"]  # 0 = data, 1 = noise
@@ -27,6 +27,8 @@ def per_sample(c: Tensor, x: Tensor) -> Tensor:
 
 def like(coef: Float[Tensor, "..."], x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """A coefficient () or (B,) in the dtype of x, ready to multiply x of shape (B, *D)."""
+    if not isinstance(coef, Tensor):
+        raise TypeError(f"a coefficient is a tensor, as t is, not {coef!r}: use torch's functions")
     return per_sample(coef.to(x.dtype), x)
 
 
@@ -50,8 +52,13 @@ def noise(x: Float[Tensor, "..."], *, generator: torch.Generator | None = None):
 
 
 def readable(x: Tensor) -> bool:
-    """Whether values may be looked at: on the CPU, for elsewhere the look waits for the device."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether values may be looked at: on the CPU, where no look waits for the device."""
+    return x.device.type == "cpu" and not traced(x)
+
+
+def traced(x: Tensor) -> bool:
+    """Whether x has no values to look at, since torch compiles or transforms (vmap, jacrev)."""
+    return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 def check_generator(x: Tensor, generator: torch.Generator | None) -> None:
@@ -91,6 +98,33 @@ def check_time(t) -> Tensor:
     return t
 
 
+def check_times(t, x: Tensor) -> Tensor:
+    """`check_time`, and raises ValueError where there are more or fewer times than samples of x."""
+    if check_time(t).ndim:
+        check_length(t, x, "times")
+    return t
+
+
+def check_length(c: Tensor, x: Tensor, what: str) -> None:
+    """Raises ValueError where there are more or fewer of c than samples of x."""
+    if len(c) != len(x):
+        raise ValueError(f"{len(c)} {what} were given for a batch of {len(x)}")
+
+
+def check_label(label, classes: int | None = None) -> None:
+    """Raises TypeError unless label is an int or an int64 tensor () or (B,); ValueError outside."""
+    whole = isinstance(label, Tensor) and label.dtype in (torch.int64, torch.int32)
+    if not (whole and label.ndim < 2) and (isinstance(label, bool) or not isinstance(label, int)):
+        got = f"{label.dtype} {tuple(label.shape)}" if isinstance(label, Tensor) else repr(label)
+        raise TypeError(f"label must be an int or an int64 tensor of shape () or (B,), got {got}")
+    if classes is None or (whole and not (readable(label) and label.numel())):
+        return
+    low, high = (int(label.min()), int(label.max())) if whole else (label, label)
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise ValueError(f"label {wrong} is out of range for {classes} classes, 0 … {classes - 1}")
+
+
 def check_falls(x, name: str, rule: str, hint: str) -> Float[Tensor, " N"]:
     """x in float64 on the CPU; raises TypeError or ValueError unless 1-D, not empty and falling."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
@@ -123,16 +157,49 @@ def check_grid(ts) -> Float[Tensor, " N"]:
 def check_batch(x, name: str) -> None:
     """Raises TypeError or ValueError unless x holds samples, floats of shape (B, ...)."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = getattr(x, "dtype", type(x).__name__)
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{name} must be a float tensor of shape (B, ...), got {got}")
     if not x.ndim or not len(x):
         raise ValueError(f"{name} holds no samples: shape {tuple(x.shape)}; is its class empty?")
 
 
+def check_answer(y, x: Tensor) -> Tensor:
+    """y itself, what a net or a denoiser says of x; raises unless it has x's shape and dtype."""
+    if not isinstance(y, Tensor) or y.shape != x.shape:
+        got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(f"for states {tuple(x.shape)} the net or denoiser gave {got}")
+    if y.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"for states in {x.dtype} the net or denoiser answered in {y.dtype}")
+    return y
+
+
+def check_dtype(net, x: Tensor) -> None:
+    """Raises TypeError where net is a module and none of its parameters has the dtype of x."""
+    weight = next(net.parameters(), None) if isinstance(net, nn.Module) else None
+    if weight is None or any(p.dtype == x.dtype for p in net.parameters()):
+        return
+    if not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(
+            f"the states are {x.dtype} but the net's parameters are {weight.dtype}: convert one of "
+            f"them, for instance net.to({x.dtype})"
+        )
+
+
 def check_alike(x: Tensor, y: Tensor, names: str) -> None:
-    """Raises ValueError where two batches that belong together differ in shape."""
+    """Raises ValueError or TypeError where two batches that belong together differ in kind."""
     if x.shape != y.shape:
         raise ValueError(f"{names} share one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
+    if x.dtype != y.dtype:
+        raise TypeError(f"{names} share one dtype, got {x.dtype} and {y.dtype}")
+
+
+def check_pair(x0: Tensor, eps: Tensor, t=None) -> None:
+    """Raises unless x0 and eps are batches alike, and t is a time for all or one for each."""
+    check_batch(x0, "x0")
+    check_batch(eps, "eps")
+    check_alike(x0, eps, "x0 and eps are pairs and")
+    if t is not None:
+        check_times(t, x0)
 
 
 def check_count(n, name: str = "n") -> None:

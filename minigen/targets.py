@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minigen.paths import GaussianPath, Target, denoiser, read, x0
-from minigen.shapes import Label, Net, Time, X, like, wide
+from minigen.paths import GaussianPath, Target, check_target, denoiser, read, x0
+from minigen.shapes import Label, Net, Time, X, check_answer, check_dtype, check_pair, like, wide
 
 __all__ = [
     "convert", "denoiser", "eps", "loss", "score", "solve", "v", "value", "velocity", "x0",
@@ -34,12 +34,14 @@ def score(path: GaussianPath, t: Time) -> tuple[Time, Time]:
 
 def value(target: Target, path: GaussianPath, data: X, noise: X, t: Time) -> X:
     """The target's value c(t) data + d(t) noise."""
+    check_pair(data, noise, t)
     c, d = target(path, t)
     return like(c, data) * data + like(d, noise) * noise
 
 
 def convert(src: Target, dst: Target, path: GaussianPath, y: X, xt: X, t: Time) -> X:
     """The value y of target `src` at xt, read as a value of target `dst`: p xt + q y."""
+    check_pair(y, xt, t)
     p, q = read(src, dst, path, wide(t))
     return like(p, xt) * xt + like(q, xt) * y
 
@@ -61,5 +63,8 @@ def loss(
     Its least value over all functions of (xt, t) is `oracle.GaussianMixture.floor` where the data
     is a mixture.
     """
-    error = net(path.mix(x0, eps, t), t, label) - value(target, path, x0, eps, t)
-    return error.square().flatten(1).mean(1)
+    check_target(target)
+    check_dtype(net, x0)
+    answer = check_answer(net(path.mix(x0, eps, t), t, label), x0)
+    error = answer - value(target, path, x0, eps, t)
+    return error.square().reshape(len(x0), -1).mean(1)

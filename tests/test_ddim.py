@@ -206,3 +206,27 @@ def test_bad_input_is_refused_in_words():
     with pytest.raises((ValueError, TypeError)):  # with shapes checked at run time, a TypeError
         ddim.slerp(x, x[:2], 0.5)
     assert shapes.check_grid(grid(4)).shape == (5,)
+
+
+def test_slerp_between_near_neighbours_is_still_the_arc():
+    """At an angle of 1e-4 the arc is 1e-9 from the chord, which float64 tells apart."""
+    angle, u = torch.tensor(1e-4, dtype=torch.float64), 0.3
+    a = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    b = torch.stack([angle.cos(), angle.sin()])[None]
+    want = torch.stack([(u * angle).cos(), (u * angle).sin()])[None]
+    assert_close(ddim.slerp(a, b, u), want, rtol=0, atol=1e-14)
+    assert float((torch.lerp(a, b, u) - want).abs().max()) > 1e-10
+
+
+def test_slerps_bad_calls_are_named(run_python):
+    said = run_python(
+        "import torch; from minigen import ddim\n"
+        "x = torch.randn(3, 2)\n"
+        "for u in (torch.rand(2), torch.rand(3, 1)):\n"
+        "    try: print('nothing', ddim.slerp(x, x + 1, u))\n"
+        "    except ValueError as error: print(error)\n"
+        "try: print('nothing', [*ddim.encode(lambda x, t: x, None, x, torch.zeros(0))])\n"
+        "except ValueError as error: print(error)"
+    ).splitlines()
+    assert all("u is a number or one for each of 3" in line for line in said[:2])
+    assert "ts must have shape (N,), got (0,)" in said[2]

@@ -352,6 +352,41 @@ def test_hybrid_loss_is_simple_plus_the_term_and_teaches_only_the_variance(gener
         ddpm.hybrid_loss(net, path, x0, t, eps)
 
 
+def test_the_hybrid_losss_second_part_leaves_the_mean_alone():
+    torch.manual_seed(0)
+    path, net = paths.DDPM(ddpm.linear_betas(40, 1e-3, 0.3)), nets.MLP(2, hidden=8, out=2)
+    torch.nn.init.normal_(net.last.weight)
+    x0, eps, t = torch.randn(6, 2), torch.randn(6, 2), torch.arange(1, 7) / 40
+    slopes = []
+    for weight in (0.0, 1.0):
+        loss = ddpm.hybrid_loss(net, path, x0, t, eps, weight=weight).mean()
+        slopes.append(torch.autograd.grad(loss, net.last.weight)[0])
+    assert_close(slopes[0][:2], slopes[1][:2])  # the rows that give ε
+    assert float((slopes[0][2:] - slopes[1][2:]).abs().max()) > 1e-3  # and those of the variance
+
+
+def test_a_step_that_goes_nowhere_or_up_is_named():
+    t, s = torch.tensor([0.2, 0.5], dtype=torch.float64)
+    for call in (ddpm.forward_variance, ddpm.posterior_variance, paths.bridge):
+        for times in ((t, s), (t, t)):
+            with pytest.raises(ValueError, match="needs s < t"):
+                call(paths.VP(), *times)
+
+
+def test_a_bound_without_a_step_to_lend_its_variance_is_named():
+    x0, one = torch.randn(4, 2), torch.tensor([1.0, 0.0])
+    with pytest.raises(ValueError, match="no step is before it to lend its own"):
+        ddpm.bound(lambda x, t: 0 * x, PATH, x0, ts=one)
+    found = ddpm.bound(lambda x, t: 0 * x, PATH, x0, ts=one, variance=ddpm.forward_variance)
+    assert bool(torch.isfinite(found.total))
+    alone = ddpm.bound(lambda x, t: 0 * x, PATH, x0[:1])  # whose error cannot be told
+    assert bool(torch.isfinite(alone.total)) and bool(alone.stderr.isnan())
+    with pytest.raises(ValueError, match="grey levels"):
+        ddpm.bound(lambda x, t: 0 * x, PATH, x0, levels=1)
+    with pytest.raises(ValueError, match="has no knots"):
+        ddpm.hybrid_loss(nets.MLP(2, out=2), paths.VP(), x0, torch.rand(4), x0)
+
+
 def test_learned_variance_finds_the_true_one(generator):
     # for Gaussian data of std 1/2 the reverse variance lies between β̃ and β: gradient steps find it
     path, data = paths.DDPM(ddpm.linear_betas(10, 0.05, 0.5)), gaussian(1.0, 0.5)
@@ -468,6 +503,11 @@ def test_a_clipped_denoiser_keeps_the_learned_variance_and_one_pass_a_step():
     g = torch.Generator().manual_seed(1)
     *_, fixed = ddpm.ancestral(denoise, PATH, xT, ts, generator=g)
     assert float((fixed - ends[0]).abs().max()) > 1e-3
+    t, s, x = torch.tensor(0.5).double(), torch.tensor(0.4).double(), xT.clone()
+    denoise(x, t)
+    first = learned(x, t, s)
+    net.u.data += 0.5  # an update of the weights: what was kept is not used again
+    assert float((learned(x, t, s) - first).detach().abs().max()) > 1e-3
     before = len(calls)
     bound = ddpm.bound(denoise, PATH, xT, ts=ts, learned=learned, generator=g)
     assert len(calls) == before + 8 and bool(torch.isfinite(bound.total))

@@ -8,7 +8,7 @@ import torch
 from cases import PATHS, TARGETS, line, mixture
 from torch.testing import assert_close
 
-from minigen import ddpm, oracle, paths, shapes, targets
+from minigen import ddpm, oracle, paths, score, shapes, targets
 from minigen.oracle import GaussianMixture
 
 every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
@@ -307,11 +307,141 @@ def test_bad_mixtures_are_refused(weights, means, stds, sentence):
 
 def test_bad_questions_are_refused():
     m = mixture()
-    with pytest.raises(ValueError, match="label 3 is out of range for a mixture of 3"):
+    with pytest.raises(ValueError, match="label 3 is out of range for 3 classes"):
         m.only(3)
-    with pytest.raises(ValueError, match="1-D data, this mixture has 2-D"):
+    with pytest.raises(ValueError, match=r"on the line, got \(3,\), 2-D"):
         oracle.flow_map_1d(m, DDPM, torch.zeros(3).double(), T25, T25)
     with pytest.raises(ValueError, match="one time"):
         m.floor(targets.eps, DDPM, torch.zeros(3), 10)
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         m.at(DDPM, torch.tensor(1.5))
+
+
+# ---- gradients -------------------------------------------------------------------------------
+
+
+def shared(law):
+    """The same means with one std for all, which takes another road through the sums."""
+    return GaussianMixture(law.weights, law.means, torch.full_like(law.stds, 0.6))
+
+
+@pytest.mark.parametrize("law", [mixture(), shared(mixture())], ids=["own", "shared"])
+def test_the_score_is_the_gradient_of_the_log_density_twice(law):
+    x = law.sample(5, generator=torch.Generator().manual_seed(0))[0].requires_grad_()
+    (grad,) = torch.autograd.grad(law.log_prob(x).sum(), x, create_graph=True)
+    assert_close(grad, law.score(x), rtol=1e-12, atol=1e-12)
+    for i in range(2):
+        by_log_prob, by_score = (
+            torch.autograd.grad(s[:, i].sum(), x, retain_graph=True)[0]
+            for s in (grad, law.score(x))
+        )
+        assert_close(by_log_prob, by_score, rtol=1e-10, atol=1e-10)
+    (third,) = torch.autograd.grad(by_score.sum() + (law.score(x) ** 3).sum(), x)
+    assert bool(torch.isfinite(third).all())
+    assert score.implicit_loss(law.score, x).shape == (5,)
+
+
+@pytest.mark.parametrize("name", ["denoiser", "eps", "velocity"])
+@pytest.mark.parametrize("law", [mixture(), shared(mixture())], ids=["own", "shared"])
+def test_every_field_has_derivatives_in_x_and_t_both_ways(law, name):
+    """Forward and reverse mode, under vmap, agree with each other and with differences."""
+    path = PATHS["vp"]
+    f = getattr(law, name)(path)
+    one = lambda x, t: f(x[None], t)[0]
+    x, t = 0.5 + torch.randn(4, 2).double(), torch.linspace(0.2, 0.8, 4, dtype=torch.float64)
+    h = 1e-6
+    for arg in (0, 1):
+        back = torch.func.vmap(torch.func.jacrev(one, argnums=arg))(x, t)
+        forth = torch.func.vmap(torch.func.jacfwd(one, argnums=arg))(x, t)
+        assert_close(back, forth, rtol=1e-11, atol=1e-11)
+    assert_close(back, (f(x, t + h) - f(x, t - h)) / (2 * h), rtol=1e-6, atol=1e-6)
+    t = t.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(f(x, t).sum(), t)
+    assert_close(slope, back.sum(1), rtol=1e-11, atol=1e-11)
+
+
+# ---- digits ----------------------------------------------------------------------------------
+
+
+def test_velocity_at_the_data_end_of_a_root_path():
+    """b starts as √t, so b′ = ∞ meets E[eps | xt] = 0: what is left is −½ β(0) (x + score)."""
+    law, x, zero = mixture(), torch.randn(5, 2).double(), torch.zeros((), dtype=torch.float64)
+    table = PATHS["ddpm-linear"]
+    for path, beta in ((PATHS["vp"], 0.1), (table, -1000 * torch.log1p(-table.betas[0]))):
+        want = -0.5 * beta * (x + law.score(x))
+        assert_close(law.velocity(path)(x, zero), want, rtol=1e-12, atol=1e-12)
+        both = law.velocity(path)(x, torch.tensor([0.0, 0.3, 0.0, 0.6, 1.0], dtype=torch.float64))
+        assert_close(both[[0, 2]], want[[0, 2]], rtol=1e-12, atol=1e-12)
+        assert bool(torch.isfinite(both).all())
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("case", ["ring", "many"])
+def test_narrow_components_keep_their_digits_in_float32(case, own):
+    """Squares of 10⁵ stds would leave .02 to 1.2 nats of rounding in their difference."""
+    g = torch.Generator().manual_seed(0)
+    if case == "ring":
+        means = GaussianMixture.ring(8, 4.0, 0.01).means
+    else:
+        means = torch.randn(50, 784, generator=g)
+    stds = torch.full_like(means, 0.01) * (1 + 0.3 * own * torch.rand(means.shape, generator=g))
+    law = GaussianMixture(torch.full((len(means),), 1 / len(means)), means, stds)
+    x, _ = law.sample(200, generator=g)
+    exact = law.to(torch.float64)
+    assert_close(law.log_prob(x).double(), exact.log_prob(x.double()), rtol=5e-7, atol=1e-4)
+    assert_close(law.posterior(x).double(), exact.posterior(x.double()), rtol=0, atol=1e-4)
+    if case == "ring":  # between two the posterior decides by a difference
+        middle = (means[:1] + means[1:2]) / 2
+        want = exact.posterior(middle.double())[:, :2].float()
+        assert_close(law.posterior(middle)[:, :2], want, rtol=0, atol=2e-3)
+
+
+def test_the_floor_at_no_noise_is_that_of_a_normal():
+    """At t → 0 each point knows its component: Var(x0 | xt) = v b²/(v + b²), above 0."""
+    law, g = mixture(), torch.Generator().manual_seed(0)
+    for t in (1e-8, 1e-5):
+        t = torch.tensor(t, dtype=torch.float64)
+        found = float(law.mmse(PATHS["linear"], t, 500, generator=g))
+        assert found == pytest.approx(float(t) ** 2, rel=1e-3)
+        floor = float(law.floor(targets.velocity, PATHS["linear"], t, 500, generator=g))
+        assert floor == pytest.approx(1.0, rel=1e-3)  # Var(eps − x0 | xt) = Var(x0 | xt)/t²
+
+
+def test_the_flow_map_far_out_and_in_columns():
+    law, path = line(), PATHS["vp"]
+    x = torch.tensor([-1e4, -3.0, 0.2, 40.0, 1e4], dtype=torch.float64)
+    t, s = torch.tensor([0.6, 0.1], dtype=torch.float64)
+    y = oracle.flow_map_1d(law, path, x, t, s)
+    assert_close(oracle.flow_map_1d(law, path, y, s, t), x, rtol=1e-9, atol=1e-9)
+    assert torch.equal(oracle.flow_map_1d(law, path, x[:, None], t, s), y[:, None])
+    slope = (law.at(path, s).stds.max() / law.at(path, t).stds.max()).item()
+    assert float(y[-1] - y[-2]) / (1e4 - 40) == pytest.approx(slope, rel=1e-2)  # the widest rules
+    with pytest.raises(ValueError, match="not finite"):
+        oracle.flow_map_1d(law, path, x * torch.nan, t, s)
+
+
+def test_weights_sum_to_one_but_for_rounding():
+    """Four digits, as a table in a paper prints them: 1e-4, and no more."""
+    means, stds = torch.zeros(2, 1), torch.ones(2, 1)
+    assert GaussianMixture(torch.tensor([0.5, 0.50008]), means, stds)
+    with pytest.raises(ValueError, match="sum to 1"):
+        GaussianMixture(torch.tensor([0.5, 0.5002]), means, stds)
+
+
+def test_points_that_are_not_of_the_mixture_are_named():
+    m, x = mixture(), torch.zeros(5, 2, dtype=torch.float64)
+    for call in (m.log_prob, m.score, m.posterior, lambda x: m.denoiser(DDPM)(x, T25)):
+        for bad in (x[:, :1], x[0], torch.zeros(5, 3).double()):
+            with pytest.raises(ValueError, match="a mixture in 2 dimensions"):
+                call(bad)
+        assert_close(call(x.float()), call(x))  # the mixture's wider dtype decides
+    narrow = m.to(torch.float32)
+    for call in (narrow.log_prob, narrow.score, narrow.posterior):
+        with pytest.raises(TypeError, match="x is torch.float64, the mixture torch.float32"):
+            call(x)
+    for label in (-1, 7, torch.tensor([0, 1, 3, 0, 0])):
+        with pytest.raises(ValueError, match="is out of range for 3 classes"):
+            m.denoiser(DDPM, label)
+    flat = line().to(torch.float64)
+    assert_close(flat.score(x[:, 0]), flat.score(x[:, :1])[:, 0])  # on the line (B,) will do
+    assert flat.log_prob(x[:, 0]).shape == (5,)

@@ -230,3 +230,82 @@ def test_like_and_noise(device, dtype, generator):
 def test_wide_is_float64_but_on_mps(device):
     expected = torch.float32 if device.type == "mps" else torch.float64
     assert shapes.wide(torch.zeros(2, device=device)).dtype == expected
+
+
+def test_what_is_read_as_itself_is_left_as_it_is():
+    """src = dst is p = 0 and q = 1, also where det = 0; a multiple needs no xt either."""
+    one, zero = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for path in (paths.Linear(), paths.VP()):
+        for target in TARGETS:
+            for t in (zero, one, one / 3):
+                assert [float(k) for k in paths.read(target, target, path, t)] == [0, 1]
+    assert paths.check_target(targets.eps) is None
+    p, q = paths.read(targets.eps, targets.score, paths.Linear(), one)  # a = 0, so det = 0
+    assert (float(p), float(q)) == (0, -1)
+    p, q = paths.read(targets.velocity, targets.v, paths.Cosine(), one / 3)
+    assert_close(torch.stack([p, q]), torch.tensor([0, 2 / torch.pi], dtype=torch.float64))
+    x, net = torch.randn(4, 2), lambda xt, t, label: 3 * xt
+    assert torch.equal(paths.denoiser(net, paths.VP(), targets.x0)(x, torch.zeros(())), 3 * x)
+    u = paths.reading(
+        paths.denoiser(net, paths.VP(), targets.velocity), paths.VP(), targets.velocity
+    )
+    assert torch.equal(u(x, torch.zeros(())), 3 * x)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda f: f.__name__)
+def test_a_float32_velocity_comes_back_as_it_was(target):
+    """Read as x0 and then as itself again it was off by 5e-3 at t = 1e-4."""
+    path, t, x = paths.Linear(), torch.tensor(1e-4), torch.randn(6, 2)
+    net = lambda xt, t, label: torch.sin(3 * xt)
+    assert torch.equal(
+        paths.reading(paths.denoiser(net, path, target), path, target)(x, t), net(x, t, None)
+    )
+
+
+def test_the_slope_of_the_squared_noise_is_finite_where_b_starts_as_a_root():
+    zero = torch.zeros((), dtype=torch.float64)
+    assert paths.VP().db(zero) == torch.inf
+    assert_close(paths.VP(0.3, 20.0).db2(zero), torch.tensor(0.3, dtype=torch.float64))
+    for path in PATHS.values():
+        t = torch.tensor([0.11037, 0.50371], dtype=torch.float64)
+        assert_close(path.db2(t), 2 * path.b(t) * path.db(t), rtol=1e-12, atol=0)
+        assert_close(path.b2(t), path.b(t) ** 2, rtol=1e-12, atol=0)
+
+
+@every_path
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_coefficient_has_the_dtype_of_its_time(path, dtype):
+    for t in (torch.tensor(0.3, dtype=dtype), torch.tensor([0.3, 0.4], dtype=dtype)):
+        for f in (path.a, path.b, path.da, path.db, path.b2, path.db2):
+            assert f(t).dtype == dtype and f(t).shape == t.shape
+
+
+def test_plausible_slips_are_named(run_python):
+    """In a fresh interpreter, as users meet them."""
+    said = run_python(
+        "import torch; from minigen import nets, paths, shapes, targets\n"
+        "x, t, path = torch.randn(4, 2), torch.tensor(0.5), paths.Linear()\n"
+        "net, eps = nets.MLP(2, hidden=8, classes=3), targets.eps\n"
+        "one, two = (paths.denoiser(net, path, eps, k)(x, t) for k in (2, torch.tensor(2)))\n"
+        "print(torch.equal(one, two))\n"
+        "narrow = lambda xt, t, label: xt[:, :1]\n"
+        "for call in (lambda: paths.denoiser(net, path, eps, 'cat'),\n"
+        "    lambda: paths.denoiser(net, path, eps, torch.rand(4)),\n"
+        "    lambda: paths.denoiser(net, path, 'eps'),\n"
+        "    lambda: targets.loss(net, path, 'x0', x, x, t),\n"
+        "    lambda: targets.loss(narrow, path, eps, x, x, t),\n"
+        "    lambda: targets.loss(net, path, eps, x, x[:1], t),\n"
+        "    lambda: path.mix(x, x, torch.rand(3)), lambda: path.mix(x[:0], x[:0], t),\n"
+        "    lambda: paths.denoiser(net, path, eps)(x, torch.rand(3)),\n"
+        "    lambda: shapes.like(0.5, x)):\n"
+        "    try: print('nothing', call())\n"
+        "    except (ValueError, TypeError) as error: print(error)"
+    ).splitlines()
+    assert said[0] == "True"
+    assert all("label must be an int or an int64 tensor" in line for line in said[1:3])
+    assert all("a target is a function, such as targets.eps, not '" in x for x in said[3:5])
+    assert "for states (4, 2) the net or denoiser gave (4, 1)" in said[5]
+    assert "x0 and eps are pairs and share one shape" in said[6]
+    assert "3 times were given for a batch of 4" in said[7] and "no samples" in said[8]
+    assert "3 times were given for a batch of 4" in said[9]
+    assert "a coefficient is a tensor, as t is, not 0.5" in said[10]

@@ -1,13 +1,14 @@
 """What holds for every sampler: one field is one walk in any parametrisation, of known order."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from cases import PATHS, SAMPLERS, TARGETS, ends, line, mixture
 from torch.testing import assert_close
 
-from minigen import guidance, nets, oracle, paths, targets
+from minigen import ddim, ddpm, flow, guidance, nets, oracle, paths, targets
 
 F64 = torch.float64
 every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
@@ -54,6 +55,58 @@ def test_the_order_against_the_exact_flow(name, path):
         errors.append(float((y - exact).abs().max()))
     found = [math.log2(errors[i] / errors[i + 1]) for i in (0, 1)]
     assert all(abs(o - order) < 0.15 * order for o in found), found
+
+
+@pytest.mark.parametrize("name", ["ddim, eta 1", "ancestral", "learned"])
+@every_path
+def test_a_chain_may_be_walked_in_two_parts(path, name):
+    """A last step that ends above the data draws its noise: only the data themselves have none."""
+    law, xT, ts = mixture(), torch.randn(5, 2, dtype=F64), grid(0.9, 0.5, 0.3, 0.0)
+    denoise, learned = law.denoiser(path), None
+    walks = {"ddim, eta 1": partial(ddim.sample, eta=1.0), "ancestral": ddpm.ancestral}
+    if name == "learned":
+        net = lambda xt, t, label: torch.cat([law.eps(path)(xt, t), 0 * xt - 1], 1)  # v = 0: β̃
+        denoise, learned = ddpm.learned_variance(net, path)
+        walks[name] = partial(ddpm.ancestral, learned=learned)
+    whole, parts = (torch.Generator().manual_seed(3) for _ in "ab")
+    states = [*walks[name](denoise, path, xT, ts, generator=whole)]
+    *_, half = walks[name](denoise, path, xT, ts[:3], generator=parts)
+    assert_close(half, states[1], rtol=1e-12, atol=1e-12)
+    if not isinstance(path, paths.VE) or name != "ddim, eta 1":  # whose b(0) > 0 takes noise there
+        *_, x = walks[name](denoise, path, half, ts[2:], generator=parts)
+        assert_close(x, states[2], rtol=1e-12, atol=1e-12)
+    other = torch.Generator().manual_seed(3)
+    *_, by_ancestral = ddpm.ancestral(law.denoiser(path), path, xT, ts[:3], generator=other)
+    assert_close(half, by_ancestral, rtol=1e-9, atol=1e-9)
+
+
+@every_sampler
+def test_a_network_of_another_path_or_quantity_is_refused(walk, order):
+    net = paths.denoiser(nets.MLP(2, hidden=8), PATHS["vp"], targets.v)
+    xT, ts = torch.randn(3, 2), torch.linspace(0.9, 0, 5)
+    with pytest.raises(ValueError, match="was trained on VP.*but this is Cosine"):
+        walk(net, PATHS["cosine"], xT, ts)
+    with pytest.raises(ValueError, match="a denoiser is asked for.*this reads velocity"):
+        walk(flow.velocity(net, PATHS["vp"]), PATHS["vp"], xT, ts)
+    table = paths.DDPM(ddpm.linear_betas(50))
+    net = paths.denoiser(nets.MLP(2, hidden=8), table, targets.v)
+    drawn = {} if order else {"generator": torch.Generator()}
+    *_, x = walk(net, paths.DDPM(ddpm.linear_betas(50)), xT, ts, **drawn)  # the same table
+    assert x.shape == xT.shape
+    with pytest.raises(ValueError, match="was trained on DDPM"):
+        walk(net, paths.DDPM(ddpm.linear_betas(51)), xT, ts)
+
+
+@every_sampler
+@pytest.mark.parametrize("answer", ["narrow", "deep", "double"])
+def test_an_answer_of_another_shape_or_dtype_is_named(walk, order, answer):
+    wrong = {
+        "narrow": lambda x, t: x[:, :1],
+        "deep": lambda x, t: x[:, None],
+        "double": lambda x, t: x.double(),
+    }
+    with pytest.raises((ValueError, TypeError), match=r"for states .* the net or denoiser"):
+        next(walk(wrong[answer], PATHS["vp"], torch.randn(3, 2), torch.linspace(1, 0, 5)))
 
 
 @every_sampler
@@ -122,3 +175,22 @@ def test_a_bad_call_is_named_before_the_first_state(walk, order):
     net = paths.denoiser(nets.MLP(2, hidden=8, classes=3), path, targets.velocity, torch.arange(2))
     with pytest.raises(ValueError, match="2 labels were given for a batch of 3"):
         walk(net, path, xT.float(), ts)
+
+
+class Root(paths.GaussianPath):
+    """a = √(1 − t), whose slope at t = 1 is infinite, and where a = 0."""
+
+    def a(self, t):
+        return torch.sqrt(1 - t)
+
+    def b(self, t):
+        return torch.sqrt(t)
+
+
+@pytest.mark.parametrize("walk", [flow.euler, flow.heun])
+def test_an_infinite_velocity_is_named_and_ddim_needs_none(walk):
+    xT, ts = torch.randn(3, 2, dtype=F64), grid(1.0, 0.5, 0.1)
+    field, path = (lambda x, t: 0.5 * x), Root()
+    with pytest.raises(ValueError, match="x0 does not determine velocity at t = 1"):
+        walk(field, path, xT, ts)
+    assert bool(torch.isfinite(ends(ddim.sample, field, path, xT, ts, order=1)).all())

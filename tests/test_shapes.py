@@ -75,6 +75,52 @@ def test_batches_are_named():
         shapes.check_alike(x, x[:, :1], "x and y")
 
 
+def test_an_answer_is_of_the_kind_of_what_was_asked():
+    x = torch.zeros(3, 2)
+    assert shapes.check_answer(x + 1, x).shape == (3, 2)
+    for wrong in (x[:, :1], x[:, None], None):
+        with pytest.raises(ValueError, match=r"for states \(3, 2\) the net or denoiser gave"):
+            shapes.check_answer(wrong, x)
+    with pytest.raises(TypeError, match="answered in torch.float64"):
+        shapes.check_answer(x.double(), x)
+    with torch.autocast("cpu", torch.bfloat16):  # whose nets answer in bfloat16 as they should
+        assert shapes.check_answer(x.bfloat16(), x).dtype == torch.bfloat16
+
+
+def test_a_net_of_another_dtype_is_named():
+    net, x = torch.nn.Linear(2, 2), torch.zeros(3, 2)
+    assert shapes.check_dtype(net, x) is None and shapes.check_dtype(len, x.double()) is None
+    with pytest.raises(TypeError, match="are torch.float64 but the net's parameters are torch.f"):
+        shapes.check_dtype(net, x.double())
+
+
+def test_labels_are_named():
+    for good in (0, 2, torch.tensor(1), torch.tensor([0, 2, 1])):
+        assert shapes.check_label(good, 3) is None
+    for bad, kind in ((3, ValueError), (-1, ValueError), (torch.tensor([0, 3]), ValueError),
+                      (1.0, TypeError), (True, TypeError), (torch.zeros(3), TypeError),
+                      (torch.zeros(3, 1).long(), TypeError), ("cat", TypeError)):  # fmt: skip
+        with pytest.raises(kind, match="label"):
+            shapes.check_label(bad, 3)
+
+
+def test_as_many_as_samples():
+    x, t = torch.zeros(3, 2), torch.rand(3)
+    assert shapes.check_length(t, x, "times") is None and shapes.check_times(t, x) is t
+    assert shapes.check_times(t[0], x) == t[0] and shapes.check_pair(x, x, t) is None
+    with pytest.raises(ValueError, match="2 times were given for a batch of 3"):
+        shapes.check_pair(x, x, t[:2])
+    with pytest.raises(TypeError, match="x0 and eps are pairs and share one dtype"):
+        shapes.check_pair(x, x.double())
+
+
+def test_what_is_traced_has_no_values():
+    seen = []
+    look = lambda x: seen.append((shapes.traced(x), shapes.readable(x))) or x
+    torch.func.vmap(look)(torch.rand(3))
+    assert seen == [(True, False)] and not shapes.traced(torch.rand(3))
+
+
 @pytest.mark.parametrize("n", [0, -1, 2.0, True, "3", None])
 def test_counts_are_whole_and_positive(n):
     with pytest.raises(ValueError, match="steps must be a whole number of at least 1"):

@@ -1,6 +1,7 @@
 """The chain: its posterior, the model's step back, and the sampler that walks it."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -15,8 +16,9 @@ from minigen.shapes import (
     Net,
     Time,
     X,
+    check_generator,
     check_grid,
-    check_time,
+    check_pair,
     clock,
     like,
     readable,
@@ -45,14 +47,22 @@ def interpolated_variance(path: GaussianPath, t: Time, s: Time, v: Tensor) -> Te
 
     `v` has the shape of the data. β̃ = 0 at s = 0: there the β̃ of the step before takes its place.
     """
-    low = torch.log(positive(path, t, s, posterior_variance))
+    low = torch.log(never_zero(path, t, s, posterior_variance))
     return torch.exp(torch.lerp(like(low, v), like(torch.log(forward_variance(path, t, s)), v), v))
 
 
-def positive(path: GaussianPath, t: Time, s: Time, variance: Variance) -> Time:
+def never_zero(path: GaussianPath, t: Time, s: Time, variance: Variance) -> Time:
     """The variance, or where that is 0 (β̃ into the data) that of the step before, 2t − s to t."""
     var = variance(path, t, s)
-    return torch.where(var > 0, var, variance(path, (2 * t - s).clamp(max=1), t))
+    none, before = var <= 0, (2 * t - s).clamp(max=1)
+    if readable(none) and bool((none & (before <= t)).any()):
+        raise ValueError(
+            "the variance of the step is 0, and no step is before it to lend its own: give "
+            "variance=ddpm.forward_variance, or more times"
+        )
+    return torch.where(
+        none, variance(path, torch.where(none, before, t), torch.where(none, t, s)), var
+    )
 
 
 def posterior(path: GaussianPath, x0: X, xt: X, t: Time, s: Time) -> Normal:
@@ -62,8 +72,7 @@ def posterior(path: GaussianPath, x0: X, xt: X, t: Time, s: Time) -> Normal:
     neighbouring knots √ᾱ_{t−1} β_t/(1 − ᾱ_t) x0 + √α_t (1 − ᾱ_{t−1})/(1 − ᾱ_t) xt and β̃_t.
     [Ho et al. 2020, eq. 6–7]
     """
-    if readable(check_time(t)) and not bool((check_time(s) < t).all()):
-        raise ValueError(f"the posterior goes back in time and needs s < t, got t = {t}, s = {s}")
+    check_pair(x0, xt, t)
     step = bridge(path, wide(t), wide(s))
     mean = like(step.to_x0, x0) * x0 + like(step.to_xt, xt) * xt
     return Normal(mean, step.backward.to(xt.dtype))
@@ -72,7 +81,7 @@ def posterior(path: GaussianPath, x0: X, xt: X, t: Time, s: Time) -> Normal:
 # The model's step back --------------------------------------------------------------------------
 
 
-def two_outputs(out: Tensor, xt: X) -> tuple[X, X]:
+def eps_and_v(out: Tensor, xt: X) -> tuple[X, X]:
     """(ε_θ, v) of a two-output net, the halves of its first data axis, v = (1 + u)/2."""
     if out.shape[1] != 2 * xt.shape[1]:
         raise ValueError(
@@ -97,14 +106,16 @@ def learned_variance(
 
     def denoise(xt: X, t: Time) -> X:
         nonlocal last
-        eps, v = two_outputs(both.bound(xt)(xt, t), xt)
+        eps, v = eps_and_v(net(xt, t, both.labels(xt)), xt)
         last = xt, t, v
         return targets.convert(targets.eps, targets.x0, path, eps, xt, t)
 
     def variance(xt: X, t: Time, s: Time) -> X:
+        nonlocal last
         if last[0] is not xt or last[1] is not t:
             denoise(xt, t)
-        return interpolated_variance(path, wide(t), wide(s), last[2])
+        v, last = last[2], (None, None, None)  # used once: the weights may change before the next
+        return interpolated_variance(path, wide(t), wide(s), v)
 
     return denoise, variance
 
@@ -146,24 +157,34 @@ def ancestral(
 
     x ← a_s (1 − r) x̂0 + (a_t/a_s)(b_s/b_t)² x + √variance z, r = SNR_t/SNR_s.
 
-    ts falls from xT's time to 0, any sub-sequence; the last step adds no noise. `variance` is
-    `posterior_variance` or `forward_variance`; `learned(xt, t, s)` stands in for it where it is
-    given, the second of the two functions of `learned_variance`. [Ho et al. 2020, Algorithm 2]
+    ts falls from xT's time, any sub-sequence; a step into the data, s = 0, adds no noise.
+    `variance` is `posterior_variance` or `forward_variance`; `learned(xt, t, s)` stands in for it
+    where it is given, the second of the two functions of `learned_variance`.
+    [Ho et al. 2020, Algorithm 2]
     """
     ts = check_grid(ts)
     t, s = ts[:-1], ts[1:]
     if learned is not None:
         return _learned_walk(denoise, path, xT, ts, learned, generator)
     step, std = bridge(path, t, s), variance(path, t, s).sqrt()
-    std[-1] = 0
+    std[s == 0] = 0
     x0_hat = reading(denoise, path, targets.x0)
     return walk(x0_hat, xT, t, step.to_xt, step.to_x0, std, generator=generator)
 
 
-def _learned_walk(denoise, path, x, ts, learned, generator) -> Iterator[X]:
-    times = clock(ts, x)
-    for i in range(len(ts) - 1):
-        with torch.no_grad():
-            p = reverse(denoise, path, x, times[i], times[i + 1], learned=learned)
-            x = p.sample(generator=generator) if i < len(ts) - 2 else p.mean
-        yield x
+def _learned_walk(denoise, path, xT, ts, learned, generator) -> Iterator[X]:
+    check_generator(xT, generator)
+    times = clock(ts, xT)
+
+    def states() -> Iterator[X]:
+        x = xT
+        for (t, s), end in zip(pairwise(times), ts[1:].tolist(), strict=True):
+            with torch.no_grad():
+                if end == 0:
+                    x = posterior(path, denoise(x, t), x, t, s).mean
+                else:
+                    p = reverse(denoise, path, x, t, s, learned=learned)
+                    x = p.sample(generator=generator)
+            yield x
+
+    return states()

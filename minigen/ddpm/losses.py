@@ -16,6 +16,7 @@ from minigen.shapes import (
     Net,
     Time,
     X,
+    check_batch,
     check_finite,
     check_grid,
     clock,
@@ -27,12 +28,12 @@ from minigen.shapes import (
 from .chain import (
     Learned,
     Variance,
+    eps_and_v,
     forward_variance,
     interpolated_variance,
-    positive,
+    never_zero,
     posterior,
     posterior_variance,
-    two_outputs,
 )
 
 
@@ -70,12 +71,13 @@ def hybrid_loss(
     In the second part the mean is held fixed, so that it teaches the variance only. t must lie on
     the knots i/T of the path, i ≥ 1. [Nichol & Dhariwal 2021, eq. 16]
     """
+    _knots(path)  # there must be some
     knots = (wide(t) * path.T).round().clamp(min=1)
     if readable(t) and bool(((knots - t * path.T).abs() > 1e-2).any()):
         raise ValueError(f"hybrid_loss needs t at the knots i/{path.T}, i ≥ 1, got {t}")
     t, s = knots / path.T, (knots - 1) / path.T
     xt = path.mix(x0, eps, t)
-    out, v = two_outputs(net(xt, t.to(xt.dtype), label), xt)
+    out, v = eps_and_v(net(xt, t.to(torch.promote_types(xt.dtype, torch.float32)), label), xt)
     x0_hat = targets.convert(targets.eps, targets.x0, path, out.detach(), xt, t)
     q = posterior(path, x0, xt, t, s)  # a point at s = 0, where the term is the reconstruction's:
     q = Normal(q.mean, torch.where(s > 0, q.var, 1.0))  # any variance does whose log has a gradient
@@ -135,9 +137,12 @@ def bound(
     ts = check_grid(_knots(path) if ts is None else ts)
     if ts[-1] != 0:
         raise ValueError(f"the bound speaks of the data, so ts must end at 0, not at {ts[-1]:g}")
+    check_batch(x0, "x0")
     check_finite(x0)
+    if levels is not None and levels < 2:
+        raise ValueError(f"levels are grey levels on [−1, 1], at least 2, got {levels}")
     t, s = ts[:-1], ts[1:]
-    step, var = bridge(path, t, s), positive(path, t, s, variance)
+    step, var = bridge(path, t, s), never_zero(path, t, s, variance)
     # to Python floats, once: the loop then waits for no device
     a, b, k0, k = (c.tolist() for c in (path.a(t), path.b(t), step.to_x0, step.to_xt))
     var, q_var = (c.to(x0).unbind() for c in (var, step.backward))
@@ -158,13 +163,16 @@ def bound(
 def _knots(path: GaussianPath) -> Float[Tensor, " N"]:
     """The times of a chain, T/T … 0/T."""
     if not hasattr(path, "T"):
-        raise ValueError(f"{path} has no knots: give the grid, ts=torch.linspace(1, 0, n + 1)")
+        raise ValueError(
+            f"{path} has no knots: take a paths.DDPM, or ts=torch.linspace(1, 0, n + 1)"
+        )
     return torch.arange(path.T, -1, -1, dtype=torch.float64) / path.T
 
 
 def _summed(terms: Float[Tensor, "N B"], dim: int) -> Bound:
     """The means over samples of the prior's term and of each step's, noise first."""
     steps = terms[1:].flip(0).mean(1)
-    stderr = terms.sum(0).std() / terms.shape[1] ** 0.5
+    n = terms.shape[1]
+    stderr = terms.sum(0).std() / n**0.5 if n > 1 else torch.full_like(steps[0], torch.nan)
     rest = torch.cat([torch.zeros_like(steps[:1]), steps[1:]])
     return Bound(terms[0].mean(), rest, steps[0], stderr, dim)

@@ -11,30 +11,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from minigen.paths import GaussianPath, Target, read, x0
-from minigen.shapes import Denoiser, Label, Time, X, check_time, like, noise, wide
+from minigen.shapes import (
+    Denoiser,
+    Label,
+    Time,
+    X,
+    check_batch,
+    check_label,
+    check_length,
+    check_times,
+    like,
+    noise,
+    wide,
+)
 
-LEAST = -80.0  # e^-80 is still a normal float32: smaller weights would be denormals, 5 × slower
-
-
-# Inside, samples run along the last axis, (D, B) and (K, B): the loops over a handful of components
-# are then the outer ones, up to 14 × faster than (B, K).
-
-
-def _into(const: Float[Tensor, "*B K"], w: Float[Tensor, "*B K F"], y: Float[Tensor, "F B"]):
-    """const_k + Σ_f w_kf y_fb as (K, B), for one mixture or for one mixture per sample."""
-    if w.ndim == 3:
-        return const.T + torch.einsum("bkf,fb->kb", w, y)
-    return torch.addmm(const[:, None], w, y)
-
-
-def _back(w: Float[Tensor, "*B K F"], r: Float[Tensor, "K B"]) -> Float[Tensor, "F B"]:
-    """Σ_k w_kf r_kb."""
-    return torch.einsum("bkf,kb->fb", w, r) if w.ndim == 3 else w.T @ r
-
-
-def _column(w: Float[Tensor, "*B D"]) -> Float[Tensor, "D b"]:
-    """(D,) or one (D,) per sample, (B, D), as a column (D, 1) or (D, B)."""
-    return w[:, None] if w.ndim == 1 else w.T
+from .components import Components, back, column
 
 
 class GaussianMixture:
@@ -58,7 +49,7 @@ class GaussianMixture:
         if not bool(torch.isfinite(means).all()) or not bool((stds >= 0).all()):
             raise ValueError("means must be finite and stds at least 0: there is a NaN or a sign")
         self.weights, self.means, self.stds = weights, means, stds
-        self._prepare(bool((stds == stds[0, 0]).all()))
+        self._parts = Components(weights, means, stds, bool((stds == stds[0, 0]).all()))
 
     @classmethod
     def isotropic(
@@ -81,45 +72,27 @@ class GaussianMixture:
 
     def to(self, *args, **kwargs) -> "GaussianMixture":
         """The same mixture on another device or in another dtype, as Tensor.to."""
-        parts = (x.to(*args, **kwargs) for x in (self.weights, self.means, self.stds))
-        return self._raw(*parts, self._shared)
+        law = (x.to(*args, **kwargs) for x in (self.weights, self.means, self.stds))
+        return self._raw(*law, self._parts.shared)
 
     @classmethod
     def _raw(cls, weights, means, stds, shared) -> "GaussianMixture":
         """Without the checks, for what is right by construction, (B, K, D) stacks included."""
         self = object.__new__(cls)
         self.weights, self.means, self.stds = weights, means, stds
-        self._prepare(shared)
+        self._parts = Components(weights, means, stds, shared)
         return self
 
-    def _prepare(self, shared: bool) -> None:
-        """The constants of log w_k N(x; m_k, v_k) = const_k + Σ_d (h_kd y_d − ½ p_kd y_d²).
-
-        Here y = x − centre, p = 1/v and h = p m: from the centre of the means, so that the squares
-        stay small in float32. Where all components share one std (`_shared`) the square is the same
-        for all of them, and leaves the softmax.
-        """
-        self._shared, self.centre = shared, self.means.mean(-2)
-        m, p = self.means - self.centre.unsqueeze(-2), 1 / self.stds.square()
-        h, self._p = p * m, p
-        self._const = self.weights.log() - 0.5 * (h * m + torch.log(2 * math.pi / p)).sum(-1)
-        self._rows = h if shared else torch.cat([h, -0.5 * p], -1)  # meets y, or (y, y²)
-        self._slopes = h if shared else torch.cat([h, p], -1)
-
-    def _from_centre(self, x: X) -> Float[Tensor, "D B"]:
-        """x − centre, flat, samples last."""
-        return (x.flatten(1) - self.centre).T
-
-    def _logits(self, y: Float[Tensor, "D B"]) -> Float[Tensor, "K B"]:
-        """log (weights_k N(x; k)) at y = x − centre; less ½ p y² where the std is shared."""
-        return _into(self._const, self._rows, y if self._shared else torch.cat([y, y * y]))
-
-    def _weights(self, y: Float[Tensor, "D B"]) -> Float[Tensor, "K B"]:
-        """p(k | x) up to a factor of each x; below e^-80 of the largest, e^-80 of it."""
-        logits = self._logits(y)
-        if logits.requires_grad:
-            return logits.softmax(0)
-        return logits.sub_(logits.amax(0)).clamp_(min=LEAST).exp_()  # in place: 2-3 × faster
+    def _columns(self, x: X) -> Float[Tensor, "D B"]:
+        """x flat, samples last; raises where it does not fit the mixture or its times."""
+        check_batch(x, "x")
+        D, times, n = self.means.shape[-1], self.means.shape[:-2], len(x)
+        if x.numel() != n * D or times not in ((), (n,)):
+            shape = tuple(x.shape)
+            raise ValueError(f"a mixture in {D} dimensions, at times {tuple(times)}, got x {shape}")
+        if torch.promote_types(x.dtype, self.means.dtype) != self.means.dtype:
+            raise TypeError(f"x is {x.dtype}, the mixture {self.means.dtype}: mixture.to(x.dtype)")
+        return x.to(self.means.dtype).reshape(n, D).T
 
     def sample(
         self, n: int, *, generator: torch.Generator | None = None
@@ -131,22 +104,17 @@ class GaussianMixture:
 
     def log_prob(self, x: X) -> Float[Tensor, "B"]:
         """log p(x), in nats."""
-        y = self._from_centre(x)
-        square = (_column(self._p[..., 0, :]) * y * y).sum(0) if self._shared else 0.0
-        return torch.logsumexp(self._logits(y), 0) - 0.5 * square
+        x = self._columns(x)
+        return torch.logsumexp(self._parts.logits(x), 0) + self._parts.common(x)
 
     def posterior(self, x: X) -> Float[Tensor, "B K"]:
         """p(label | x), the responsibility of each component."""
-        weights = self._weights(self._from_centre(x))
+        weights = self._parts.weights(self._columns(x))
         return (weights / weights.sum(0)).T
 
     def score(self, x: X) -> X:
-        """∇ log p(x) = Σ_k p(k | x) (m_k − x) / v_k: averages of m_k/v_k and of 1/v_k."""
-        y = self._from_centre(x)
-        weights = self._weights(y)
-        mean = _back(self._slopes, weights) / weights.sum(0)  # of h, or of (h, p)
-        h, p = (mean, _column(self._p[..., 0, :])) if self._shared else mean.chunk(2)
-        return torch.addcmul(h, p, y, value=-1).T.reshape(x.shape)
+        """∇ log p(x) = Σ_k p(k | x) (m_k − x) / v_k."""
+        return self._parts.score(self._columns(x)).T.reshape(x.shape)
 
     def mean(self) -> Float[Tensor, "D"]:
         """E[x]."""
@@ -159,22 +127,20 @@ class GaussianMixture:
 
     def only(self, k: int) -> "GaussianMixture":
         """One component by itself, the class k."""
-        if not 0 <= k < len(self.weights):
-            raise ValueError(f"label {k} is out of range for a mixture of {len(self.weights)}")
-        return GaussianMixture(
-            torch.ones_like(self.weights[:1]), self.means[k : k + 1], self.stds[k : k + 1]
-        )
+        check_label(k, len(self.weights))
+        one = slice(k, k + 1)
+        return GaussianMixture(torch.ones_like(self.weights[one]), self.means[one], self.stds[one])
 
     def _coefficients(self, path: GaussianPath, t: Time) -> tuple[Tensor, Tensor]:
         """a and b in the mixture's dtype, shaped () or (B, 1, 1) to meet (K, D)."""
-        shape = (-1, 1, 1) if check_time(t).ndim else ()
-        return path.a(t).to(self.means).reshape(shape), path.b(t).to(self.means).reshape(shape)
+        a, b = path.a(t).to(self.means), path.b(t).to(self.means)
+        return (a[:, None, None], b[:, None, None]) if t.ndim else (a, b)
 
     def at(self, path: GaussianPath, t: Time) -> "GaussianMixture":
         """The marginal of xt: means a m_k, variances a² v_k + b²; for t (B,), one for each row."""
         a, b = self._coefficients(path, t)
         stds = torch.sqrt((a * self.stds) ** 2 + b * b)
-        return self._raw(self.weights, a * self.means, stds, self._shared)
+        return self._raw(self.weights, a * self.means, stds, self._parts.shared)
 
     def _conditional(self, path: GaussianPath, t: Time) -> tuple[Tensor, Tensor, Tensor]:
         """(gain, shift, var) of p(x0 | xt, k) = N(shift + gain xt, var): (K, D) or (B, K, D)."""
@@ -191,13 +157,19 @@ class GaussianMixture:
         B·K·D for t of shape (B,), K·D for one t.
         """
 
+        if label is not None:
+            check_label(label, len(self.weights))
+
         def denoise(xt: X, t: Time) -> X:
-            x, (gain, shift, _) = xt.flatten(1), self._conditional(path, t)
+            x, (gain, shift, _) = self._columns(xt).T, self._conditional(path, check_times(t, xt))
             if label is None:
                 r = self.at(path, t).posterior(x).T
-                out = (_back(shift, r) + _back(gain, r) * x.T).T
+                out = (back(shift, r) + back(gain, r) * x.T).T
             else:
-                k = torch.as_tensor(label, device=x.device).expand(len(x))
+                k = torch.as_tensor(label, device=x.device)
+                if k.ndim:
+                    check_length(k, x, "labels")
+                k = k.expand(len(x))
                 rows = torch.arange(len(x), device=x.device)
                 gain, shift = (c.expand(len(x), *self.means.shape) for c in (gain, shift))
                 out = shift[rows, k] + gain[rows, k] * x
@@ -210,10 +182,11 @@ class GaussianMixture:
         return lambda xt, t: like(-path.b(t), xt) * self.at(path, t).score(xt)
 
     def velocity(self, path: GaussianPath) -> Denoiser:
-        """E[dxt/dt | xt] = a′ E[x0 | xt] + b′ E[eps | xt]: the probability-flow ODE's field."""
-        denoise, eps = self.denoiser(path), self.eps(path)
-        return lambda xt, t: (
-            like(path.da(t), xt) * denoise(xt, t) + like(path.db(t), xt) * eps(xt, t)
+        """E[dxt/dt | xt] = a′ E[x0 | xt] − bb′ ∇ log p_t(xt): the probability-flow ODE's field."""
+        denoise = self.denoiser(path)
+        return lambda xt, t: (  # E[eps | xt] = −b score, and 2bb′ is finite where b′ is not
+            like(path.da(t), xt) * denoise(xt, t)
+            - 0.5 * like(path.db2(t), xt) * self.at(path, t).score(xt)
         )
 
     def classifier(self, path: GaussianPath):
@@ -221,7 +194,7 @@ class GaussianMixture:
 
         def log_p(xt: X, t: Time) -> Float[Tensor, "B K"]:
             marginal = self.at(path, t)
-            return torch.log_softmax(marginal._logits(marginal._from_centre(xt)), 0).T
+            return torch.log_softmax(marginal._parts.logits(marginal._columns(xt)), 0).T
 
         return log_p
 
@@ -241,11 +214,10 @@ class GaussianMixture:
     def _variance(self, path: GaussianPath, x: Float[Tensor, "B D"], t: Time):
         """Var(x0 | xt) of each coordinate: the mean of variances plus the variance of means."""
         (gain, shift, var), r = self._conditional(path, t), self.at(path, t).posterior(x).T
-        x = x.T
-        mean = _back(shift, r) + _back(gain, r) * x
-        # E over k of (shift + gain x)², one power of x at a time: no (B, K, D) is built for one t
-        square = _back(shift**2, r) + 2 * _back(shift * gain, r) * x + _back(gain**2, r) * x * x
-        return (_back(var, r) + square - mean**2).T
+        x, mean = x.T, back(shift, r) + back(gain, r) * x.T
+        each = zip(r, shift.unbind(-2), gain.unbind(-2), strict=True)  # no (B, K, D) is built
+        between = sum(r_k * (column(m) + column(g) * x - mean) ** 2 for r_k, m, g in each)
+        return (back(var, r) + between).T
 
     def floor(
         self, target: Target, path: GaussianPath, t: Time, n: int, *, generator=None

@@ -8,10 +8,10 @@ step between two times. `readout`: any quantity read off any other (`read`, `den
 from .betas import cosine_betas, linear_betas, quadratic_betas, sigmoid_betas
 from .bridge import Bridge, bridge
 from .gaussian import DDPM, VE, VP, Cosine, GaussianPath, Linear
-from .readout import Readout, Target, denoiser, read, reading, walk, x0
+from .readout import Readout, Target, check_target, denoiser, read, reading, walk, x0
 
 __all__ = [
     "DDPM", "VE", "VP", "Bridge", "Cosine", "GaussianPath", "Linear", "Readout", "Target", "bridge",
-    "cosine_betas", "denoiser", "linear_betas", "quadratic_betas", "read", "reading",
-    "sigmoid_betas", "walk", "x0",
+    "check_target", "cosine_betas", "denoiser", "linear_betas", "quadratic_betas", "read",
+    "reading", "sigmoid_betas", "walk", "x0",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from minigen.shapes import Time
+from minigen.shapes import Time, check_time, readable
 
 from .gaussian import GaussianPath
 
@@ -28,6 +28,8 @@ def bridge(path: GaussianPath, t: Time, s: Time) -> Bridge:
     b_s² (1 − r); at neighbouring knots of a chain its β_t and β̃_t.
     [Kingma et al. 2021, appendix A]
     """
+    if readable(check_time(t)) and not bool((check_time(s) < t).all()):
+        raise ValueError(f"a step goes back in time and needs s < t, got t = {t}, s = {s}")
     a_t, b_t, a_s, b_s = path.a(t), path.b(t), path.a(s), path.b(s)
     lost = -torch.expm1(2 * torch.log((a_t / a_s) * (b_s / b_t)))  # 1 − r, which is 1 at s = 0
     return Bridge(a_s * lost, (a_t / a_s) * (b_s / b_t) ** 2, b_t**2 * lost, b_s**2 * lost)

@@ -1,13 +1,26 @@
 """Gaussian paths from data to noise, xt = a(t) x0 + b(t) eps: two functions of time each."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minigen.shapes import Time, X, check_time, like, wide
+from minigen.shapes import (
+    Time,
+    X,
+    check_pair,
+    check_time,
+    like,
+    wide,
+)
+
+
+def _slope(f: Callable[[Time], Time], t: Time) -> Time:
+    """df/dt in the dtype of t."""
+    return torch.func.jvp(f, (t,), (torch.ones_like(t),))[1].to(t.dtype)
 
 
 class GaussianPath:
@@ -21,17 +34,25 @@ class GaussianPath:
         """Noise coefficient: the standard deviation of xt given x0."""
         raise TypeError(f"{type(self).__name__} must define a(t) and b(t)")
 
+    def b2(self, t: Time) -> Time:
+        """b², which a path whose b starts as √t gives without the root."""
+        return self.b(t) ** 2
+
     def da(self, t: Time) -> Time:
         """da/dt, by forward-mode differentiation of a."""
-        return torch.func.jvp(self.a, (t,), (torch.ones_like(t),))[1]
+        return _slope(self.a, t)
 
     def db(self, t: Time) -> Time:
         """db/dt, by forward-mode differentiation of b; infinite at t = 0 where b starts as √t."""
-        return torch.func.jvp(self.b, (t,), (torch.ones_like(t),))[1]
+        return _slope(self.b, t)
+
+    def db2(self, t: Time) -> Time:
+        """d(b²)/dt = 2bb′, finite also where b′ is not."""
+        return _slope(self.b2, t)
 
     def mix(self, x0: X, eps: X, t: Time) -> X:
         """A draw of q(xt | x0): xt = a(t) x0 + b(t) eps."""
-        check_time(t)
+        check_pair(x0, eps, t)
         return like(self.a(t), x0) * x0 + like(self.b(t), eps) * eps
 
     def log_snr(self, t: Time) -> Time:
@@ -53,6 +74,12 @@ class Linear(GaussianPath):
     def b(self, t: Time) -> Time:
         return check_time(t).clone()
 
+    def da(self, t: Time) -> Time:  # as derived, but each training step asks for it
+        return -torch.ones_like(t)
+
+    def db(self, t: Time) -> Time:
+        return torch.ones_like(t)
+
 
 @dataclass(frozen=True)
 class Cosine(GaussianPath):
@@ -66,8 +93,8 @@ class Cosine(GaussianPath):
 
 
 def _noise_of(log_a2: Tensor) -> Tensor:
-    """√(1 − a²) from log a², which keeps the digits that 1 − a² loses at low noise."""
-    return torch.sqrt(0 - torch.expm1(log_a2))  # 0 − 0 is +0, but −(0) is −0, whose 1/b is −∞
+    """1 − a² from log a², which keeps the digits that 1 − a² loses at low noise."""
+    return 0 - torch.expm1(log_a2)  # 0 − 0 is +0, but −(0) is −0, whose 1/b is −∞
 
 
 @dataclass(frozen=True)
@@ -87,6 +114,9 @@ class VP(GaussianPath):
         return torch.exp(0.5 * self._log_a2(t))
 
     def b(self, t: Time) -> Time:
+        return self.b2(t).sqrt()
+
+    def b2(self, t: Time) -> Time:
         return _noise_of(self._log_a2(t))
 
 
@@ -125,6 +155,12 @@ class DDPM(GaussianPath):
         self.alpha_bars = torch.exp(self._log_abar)
         self._tables = {"cpu": self._log_abar}  # one copy per device
 
+    def __eq__(self, other) -> bool:
+        return isinstance(other, DDPM) and torch.equal(self.betas, other.betas)
+
+    def __hash__(self) -> int:
+        return hash((self.T, float(self.betas.sum())))
+
     def __repr__(self) -> str:
         return f"DDPM(T={self.T}, betas {self.betas[0]:.3g} … {self.betas[-1]:.3g})"
 
@@ -141,4 +177,7 @@ class DDPM(GaussianPath):
         return torch.exp(0.5 * self.log_alpha_bar(t)).to(t.dtype)
 
     def b(self, t: Time) -> Time:
+        return _noise_of(self.log_alpha_bar(t)).sqrt().to(t.dtype)
+
+    def b2(self, t: Time) -> Time:
         return _noise_of(self.log_alpha_bar(t)).to(t.dtype)

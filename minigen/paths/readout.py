@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from minigen.shapes import (
     Denoiser,
@@ -18,8 +18,14 @@ from minigen.shapes import (
     Net,
     Time,
     X,
+    check_answer,
+    check_batch,
+    check_dtype,
     check_generator,
+    check_label,
+    check_length,
     check_time,
+    check_times,
     clock,
     like,
     noise,
@@ -35,6 +41,12 @@ Target = Callable[[GaussianPath, Time], tuple[Time, Time]]  # -> (c, d) of c x0 
 def x0(path: GaussianPath, t: Time) -> tuple[Time, Time]:
     """The clean data, which a denoiser predicts: (c, d) = (1, 0)."""
     return torch.ones_like(t), torch.zeros_like(t)
+
+
+def check_target(target) -> None:
+    """Raises TypeError unless target is a function."""
+    if not callable(target):
+        raise TypeError(f"a target is a function, such as targets.eps, not {target!r}")
 
 
 def read(src: Target, dst: Target, path: GaussianPath, t: Time) -> tuple[Time, Time]:
@@ -54,18 +66,18 @@ def read(src: Target, dst: Target, path: GaussianPath, t: Time) -> tuple[Time, T
     return torch.where(multiple, 0.0, p), torch.where(multiple, ratio, q)
 
 
-def checked(src: Target, dst: Target, path: GaussianPath, t: Time) -> tuple[Time, Time]:
+def checked_read(src: Target, dst: Target, path: GaussianPath, t: Time) -> tuple[Time, Time]:
     """`read` in float64; raises ValueError at a time where src does not determine dst."""
     t = wide(check_time(t))
     p, q = read(src, dst, path, t)
     if readable(t) and not bool((known := torch.isfinite(p + q)).all()):
         t = t[~known].reshape(-1)[0]
-        ends = "b = 0, no noise to tell it from" if path.b(t) == 0 else "a = 0, no data to read"
+        why = "b = 0, no noise to tell it from" if path.b(t) == 0 else "det = 0"
+        why = "a = 0, no data to read" if path.a(t) == 0 else why
         src, dst = (getattr(target, "__name__", target) for target in (src, dst))
         raise ValueError(
-            f"{src} does not determine {dst} at t = {t:g}, where this path has "
-            f"{ends if path.a(t) * path.b(t) == 0 else 'det = 0'}: leave that time out of the "
-            f"grid, or train another target"
+            f"{src} does not determine {dst} at t = {t:g}, where this path has {why}: leave that "
+            f"time out of the grid, or train another target"
         )
     return p, q
 
@@ -81,35 +93,31 @@ class Readout:
     dst: Target = x0
 
     def __call__(self, xt: X, t: Time) -> X:
-        p, q = (like(k, xt) for k in checked(self.src, self.dst, self.path, t))
-        return p * xt + q * self.bound(xt)(xt, t)
+        check_batch(xt, "xt")
+        check_times(t, xt)
+        p, q = (like(k, xt) for k in checked_read(self.src, self.dst, self.path, t))
+        return p * xt + q * self.for_batch(xt)(xt, t)
 
     def labels(self, x: X) -> Label | None:
         """The label of each sample of x; raises ValueError where there are more or fewer."""
         if isinstance(self.label, int):
             return torch.full((len(x),), self.label, device=x.device)
-        if self.label is not None and len(self.label) != len(x):
-            raise ValueError(f"{len(self.label)} labels were given for a batch of {len(x)}")
+        if self.label is not None:
+            check_length(self.label, x, "labels")
         return self.label
 
-    def bound(self, x: X) -> Callable[[X, Time], X]:
+    def for_batch(self, x: X) -> Callable[[X, Time], X]:
         """The network with the labels of a batch like x; raises where dtypes or sizes don't fit."""
-        weight = next(self.net.parameters(), None) if isinstance(self.net, nn.Module) else None
-        if weight is not None and weight.dtype != x.dtype:
-            if not torch.is_autocast_enabled(x.device.type):
-                raise TypeError(
-                    f"the states (xT) are {x.dtype} but the net's parameters are {weight.dtype}: "
-                    f"convert one of them, for instance xT.to({weight.dtype})"
-                )
+        check_dtype(self.net, x)
         net, label = self.net, self.labels(x)
-        return lambda x, t: net(x, t, label)
+        return lambda x, t: check_answer(net(x, t, label), x)
 
     def prepared(
         self, ts: Float[Tensor, " N"], x: X
     ) -> tuple[Callable[[X, int], X], tuple[Tensor, ...]]:
         """(x, i) -> the quantity at ts[i], its coefficients computed once; and those times."""
-        p, q = (k.tolist() for k in checked(self.src, self.dst, self.path, ts))
-        net, times = self.bound(x), clock(ts, x)
+        p, q = (k.tolist() for k in checked_read(self.src, self.dst, self.path, ts))
+        net, times = self.for_batch(x), clock(ts, x)
 
         def at(x: X, i: int) -> X:
             y = net(x, times[i])
@@ -129,15 +137,24 @@ def denoiser(
 
     When called, raises ValueError at a time where the target does not determine x0.
     """
+    check_target(target)
+    if label is not None:
+        check_label(label)
+        label = label if isinstance(label, Tensor) and label.ndim else int(label)
     return Readout(net, path, target, label)
 
 
 def reading(denoise: Denoiser, path: GaussianPath, dst: Target) -> Readout:
     """The quantity dst as a denoiser gives it, straight from its network where it is a readout.
 
-    Any other function, guided, clipped or your own, predicts x0.
+    Any other function, clipped or your own, predicts x0.
     """
-    if isinstance(denoise, Readout) and denoise.dst is x0 and denoise.path == path:
+    if isinstance(denoise, Readout):
+        if denoise.dst is not x0:
+            name = getattr(denoise.dst, "__name__", denoise.dst)
+            raise ValueError(f"a denoiser is asked for, E[x0 | xt], and this reads {name}")
+        if denoise.path != path:
+            raise ValueError(f"the network was trained on {denoise.path}, but this is {path}")
         return replace(denoise, dst=dst)
     return Readout(lambda xt, t, label: denoise(xt, t), path, x0, dst=dst)
 
@@ -145,25 +162,26 @@ def reading(denoise: Denoiser, path: GaussianPath, dst: Target) -> Readout:
 def walk(
     quantity: Readout,
     x: X,
-    ts: Float[Tensor, " N"],
-    keep: Float[Tensor, "N"] | float,
-    step: Float[Tensor, "N"],
-    std: Float[Tensor, "N"] | None = None,
+    t: Float[Tensor, " N"],
+    keep: Float[Tensor, " N"] | float,
+    step: Float[Tensor, " N"],
+    std: Float[Tensor, " N"] | None = None,
     *,
     generator: torch.Generator | None = None,
 ) -> Iterator[X]:
-    """The walk of every one-step sampler, with a step for each time of a grid; yields each state.
+    """The walk of every one-step sampler, a step from each of the times t; yields each state after.
 
     x ← keep x + step quantity(x, t) + std z, that is A x + Q net(x, t) + std z.
 
     The quantity is p x + q net(x, t), so A = keep + step p and Q = step q. All coefficients are
     computed, and what can be wrong is found, at the call; the walk itself keeps no gradients.
     """
+    check_batch(x, "xT")
     check_generator(x, generator)
-    p, q = checked(quantity.src, quantity.dst, quantity.path, ts)
+    p, q = checked_read(quantity.src, quantity.dst, quantity.path, t)
     A, Q = (keep + step * p).tolist(), (step * q).tolist()
-    std = [0.0] * len(ts) if std is None else std.tolist()
-    net, times = quantity.bound(x), clock(ts, x)
+    std = [0.0] * len(t) if std is None else std.tolist()
+    net, times = quantity.for_batch(x), clock(t, x)
 
     def states() -> Iterator[X]:
         y = x
