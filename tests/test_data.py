@@ -1,5 +1,6 @@
 """The data sets have the scale, the labels and the determinism they promise."""
 
+import inspect
 import math
 import urllib.error
 
@@ -23,6 +24,16 @@ def test_a_toy_has_mean_square_1_per_coordinate(name, device, dtype, generator):
     assert x.shape == (n, 2) and x.dtype == dtype and x.device.type == device.type
     square = x.pow(2).sum(dim=1)
     assert abs(square.mean() - 2) < 5 * square.std() / math.sqrt(n)
+
+
+@pytest.mark.parametrize(
+    "draw, noise", [(data.moons, 0.1), (data.swiss_roll, 0.05), (data.pinwheel, 0.05)]
+)
+def test_the_noise_of_a_toy_counts_in_its_scale(draw, noise):
+    """E‖x‖² = 2 so closely that a scale which forgot the noise, 0.1² or 0.05², would be seen."""
+    square = draw(4_000_000, generator=seeded(), dtype=torch.float64).pow(2).sum(dim=1)
+    error = square.std() / math.sqrt(len(square))
+    assert abs(square.mean() - 2) < 3 * error < noise**2  # forgotten, it would add about 2 noise²
 
 
 def test_toys_repeat_with_their_generator_and_differ_without_it():
@@ -236,6 +247,33 @@ def test_batches_pass_once_through_the_data_and_keep_rows_together(device, gener
     assert first.sort().values.tolist() == list(range(11)) and first.tolist() != list(range(11))
 
 
+def test_batches_go_on_from_their_rest_and_their_generators_state():
+    """Together they are all of the state: at any time the rest of the stream follows from them."""
+    x, g = torch.arange(7.0), seeded()
+    stream = data.batches(x, size=2, generator=g)
+    for _ in range(9):
+        other = data.batches(x, size=2, generator=seeded(1))
+        other.rest, _ = stream.rest, other.generator.set_state(g.get_state())
+        ahead = [next(other)[0] for _ in range(5)]
+        again = seeded(1)
+        again.set_state(g.get_state())
+        same = data.batches(x, size=2, generator=again)
+        same.rest = stream.rest
+        assert all(torch.equal(next(same)[0], a) for a in ahead)
+        assert torch.equal(next(stream)[0], ahead[0])
+    assert iter(stream) is stream
+
+
+def test_batches_are_known_by_their_generator():
+    x, g = torch.arange(7.0), seeded()
+    one, two = data.batches(x, size=2, generator=g), data.batches(x, size=3, generator=g)
+    other, free = data.batches(x, size=2, generator=seeded()), data.batches(x, size=2)
+    assert data.Batches.of([g]) == [one, two] and other not in data.Batches.of([g])
+    assert free in data.Batches.of([torch.default_generator]) and data.Batches.of([]) == []
+    del one
+    assert data.Batches.of([g]) == [two]
+
+
 def test_data_that_cannot_be_used_is_refused_at_the_call():
     x = torch.zeros(5, 2)
     x[3, 1] = torch.nan
@@ -244,10 +282,29 @@ def test_data_that_cannot_be_used_is_refused_at_the_call():
     with pytest.raises(ValueError, match="not finite"):
         shapes.check_finite(torch.tensor([1.0, torch.inf]))
     assert shapes.check_finite(x[:3]).shape == (3, 2)
+    with pytest.raises(ValueError, match="not finite"):
+        data.batches(x[:3], torch.full((3,), torch.inf), size=2)
     with pytest.raises(ValueError, match="different length"):
         data.batches(x[:3], x[:2], size=2)
     with pytest.raises(ValueError, match="a batch of 4 can't be drawn from 3"):
         data.batches(x[:3], size=4)
+
+
+def test_batches_of_what_is_no_tensor_are_refused_at_the_call(run_python):
+    """In a fresh interpreter, where no hook looks at the annotations first."""
+    source = """
+    import torch; from minigen import data
+    x = torch.zeros(3, 2)
+    for tensors, size in ([torch.utils.data.TensorDataset(x)], 2), ([], 2), ([x], 2.5):
+        try:
+            data.batches(*tensors, size=size)
+        except (TypeError, ValueError) as error:
+            print(error)
+    """
+    dataset, nothing, size = run_python(inspect.cleandoc(source)).splitlines()
+    assert "got TensorDataset: of a TensorDataset pass *dataset.tensors" in dataset
+    assert "batches takes tensors such as x, label, got nothing" in nothing
+    assert size == "size must be a whole number of at least 1, got 2.5"
 
 
 def test_an_unknown_checkpoint_is_refused_with_the_names_there_are():

@@ -1,6 +1,7 @@
 """Training: fit against a hand-written loop, resuming bit for bit, averages in closed form."""
 
 import copy
+import inspect
 import json
 import math
 import os
@@ -8,13 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 import worker
 
-from minigen import nets, train
+from minigen import data, gan, nets, train
 from minigen.train import processes
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -91,6 +93,14 @@ def test_cosine():
     lr = train.cosine(2.0, 110, warmup=10)
     assert [lr(0), lr(4), lr(9), lr(10), lr(60)] == pytest.approx([0.2, 1.0, 2.0, 2.0, 1.0])
     assert 0 < lr(109) < 1e-3 and train.cosine(2.0, 100)(0) == 2.0
+    assert [lr(110), lr(111), lr(200)] == [0, 0, 0]  # it does not climb again
+    rises = train.cosine(2.0, 4, warmup=4)
+    assert [rises(n) for n in range(6)] == [0.5, 1.0, 1.5, 2.0, 0, 0]
+    for warmup in (-1, 5):
+        with pytest.raises(
+            ValueError, match=f"warmup must lie between 0 and steps = 4, got {warmup}"
+        ):
+            train.cosine(2.0, 4, warmup=warmup)
 
 
 def test_bf16_autocast(device):
@@ -171,6 +181,39 @@ def test_fit_refuses_what_is_no_scalar():
         [*fit(lambda: torch.tensor(1.0), net)]
 
 
+def test_a_loss_of_another_net_is_refused():
+    (net, loss, _), other = problem(), nets.MLP(2, hidden=8, depth=2)
+    with pytest.raises(ValueError, match="no parameter gets a gradient: .* use another net"):
+        next(fit(loss, other))
+    run = train.Run({"one": net, "other": other}, None, None)
+    with pytest.raises(ValueError, match="no parameter of the other gets a gradient"):
+        train.descent(run, "other", 0.1)(loss(), 0)
+    net.first.requires_grad_(False)
+    next(fit(loss, [*net.parameters(), *other.parameters()]))  # frozen or unused some: fine
+
+
+def test_parameters_in_shards_are_refused(run_python):
+    """As FSDP makes them: DTensors, and the flat ones of its first version."""
+    source = """
+    import torch, torch.distributed as dist
+    from torch.distributed.fsdp._flat_param import FlatParameter
+    from torch.distributed.tensor import distribute_tensor, init_device_mesh
+    from minigen import train
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    net = torch.nn.Linear(2, 2)
+    x = net.weight.data
+    split = distribute_tensor(x, init_device_mesh("cpu", (1,)))
+    for net.weight in (torch.nn.Parameter(split), FlatParameter(x)):
+        for call in (lambda: train.Ema(net), lambda: train.fit(None, net, steps=1)):
+            try:
+                call()
+            except TypeError as error:
+                print("split over processes" in str(error))
+    dist.destroy_process_group()
+    """
+    assert run_python(inspect.cleandoc(source)).split() == ["True"] * 4
+
+
 # --- the average --------------------------------------------------------------------------------
 
 
@@ -215,6 +258,57 @@ def test_ema_refuses():
         train.Ema(nets.MLP(2)).copy_to(nets.MLP(3))
 
 
+def normed(seed=0):
+    """A net with a spectral norm, a batch norm and a frozen layer, trained a little, in float64."""
+    torch.manual_seed(seed)
+    linear = lambda *size: torch.nn.Linear(*size, dtype=torch.float64)
+    sn = torch.nn.utils.parametrizations.spectral_norm
+    frozen, norm = linear(5, 3).requires_grad_(False), torch.nn.BatchNorm1d(5, dtype=torch.float64)
+    return torch.nn.Sequential(sn(linear(2, 5)), norm, frozen, torch.nn.SiLU(), sn(linear(3, 2)))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_copy_gets_the_average_and_all_else_of_the_net(frozen):
+    """A twin with buffers of its own computes what the net does with the averaged weights."""
+    net, draw = normed(), torch.Generator().manual_seed(0)
+    ema = train.Ema(net, 0.9)
+    x = lambda n=64: 3 + 2 * torch.randn(n, 2, generator=draw, dtype=torch.float64)
+    for _ in fit(lambda: (net(y := x()) - y).square().mean(), net, lr=1e-2, ema=ema, steps=60):
+        pass
+    twin = normed(seed=1).requires_grad_(not frozen)
+    ema.copy_to(twin)
+    net.eval(), twin.eval()
+    with ema.applied():
+        want = net(test := x(1000))
+    assert torch.equal(twin(test), want)
+    for layer in (twin[0], twin[4]):
+        norm = float(torch.linalg.matrix_norm(layer.weight.detach(), 2))
+        assert norm == pytest.approx(1, abs=0.05)
+    assert torch.equal(twin[2].weight, net[2].weight)
+    assert all(torch.equal(x, net[1].get_buffer(k)) for k, x in twin[1].named_buffers())
+
+
+def test_applied_leaves_the_buffers_as_they_were():
+    net = normed()
+    ema, before = train.Ema(net), copy.deepcopy(net.state_dict())
+    with ema.applied():
+        net(torch.randn(8, 2, dtype=torch.float64))
+        assert not torch.equal(net[1].running_mean, before["1.running_mean"])
+    assert all(torch.equal(x, before[name]) for name, x in net.state_dict().items())
+
+
+def test_an_average_of_a_list_knows_no_buffers():
+    net = normed()
+    ema = train.Ema([p for p in net.parameters() if p.requires_grad])
+    ema.copy_to(net)
+    with pytest.raises(ValueError, match="nothing of the buffers .*running_mean.*train.Ema.net"):
+        ema.copy_to(normed(1))
+    plain = torch.nn.Linear(2, 3)
+    twin = torch.nn.Linear(2, 3).requires_grad_(False)
+    train.Ema(plain.parameters()).copy_to(twin)
+    assert torch.equal(flat(twin), flat(plain))
+
+
 # --- stopping and resuming ----------------------------------------------------------------------
 
 
@@ -237,8 +331,92 @@ def test_resumed_run_is_bit_identical(device, tmp_path, capsys):
     assert capsys.readouterr().out == "resuming from step 20 of 30\n"
     assert torch.equal(torch.stack(rest), torch.stack(losses[20:]))
     assert torch.equal(end[0], weights) and torch.equal(end[1], average)
-    again, *end = finished(tmp_path / "run", device, 30)
-    assert again == [] and torch.equal(end[0], weights)
+
+
+def test_a_finished_run_gives_its_curve_again(device, tmp_path, capsys):
+    """Also one that was stopped on the way; it trains nothing, and says so."""
+    path = tmp_path / "run"
+    first, _, _ = finished(path, device, 20)
+    rest, weights, average = finished(path, device, 30)
+    capsys.readouterr()
+    again, *end = finished(path, device, 30)
+    said = f"finished before: {path} holds all 30 steps; delete it to train anew\n"
+    assert capsys.readouterr().out == said
+    assert torch.equal(torch.stack(again), torch.stack([*first, *rest]))
+    assert all(x.shape == () and x.device.type == device.type for x in again)
+    assert torch.equal(end[0], weights) and torch.equal(end[1], average)
+    with pytest.raises(ValueError, match="holds step 30 of a longer run than steps=25"):
+        finished(path, device, 25)
+
+
+def test_a_finished_game_gives_its_curve_again(tmp_path):
+    def play(steps):
+        torch.manual_seed(0)
+        net, g = torch.nn.Linear(2, 2), torch.Generator().manual_seed(0)
+        critic = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Flatten(0))
+        draw = lambda n=8: torch.randn(n, 2, generator=g)
+        keep = {"checkpoint": tmp_path / "run", "generator": g, "progress": False}
+        return [
+            *gan.alternate(net, critic, gan.nonsaturating, draw, latents=draw, steps=steps, **keep)
+        ]
+
+    first = [*play(3), *play(5)]
+    again = play(5)
+    assert [tuple(map(float, x)) for x in again] == [tuple(map(float, x)) for x in first]
+    assert float(again[4].critic) == float(first[4].critic) and again[0]._fields == first[0]._fields
+
+
+def test_the_last_step_is_written_whatever_every_is(tmp_path):
+    whole = finished(tmp_path / "run", "cpu", 25)  # every = 10
+    again = finished(tmp_path / "run", "cpu", 25)
+    assert torch.equal(torch.stack(again[0]), torch.stack(whole[0])) and len(again[0]) == 25
+
+
+def drawn(several, steps, path):
+    """Losses of a run on two data.batches, of one generator or of several, and what comes next."""
+    net, _, _ = problem()
+    g = [torch.Generator().manual_seed(k) for k in range(2)] if several else [torch.Generator()] * 2
+    x = 3 + 2 * torch.randn(11, 2, generator=torch.Generator().manual_seed(5))
+    one = data.batches(x, x.sum(1), size=3, generator=g[0])
+    two = data.batches(x[:7], size=2, generator=g[1])
+
+    def loss():
+        (a, total), (b,) = next(one), next(two)
+        t = torch.rand(len(a), generator=g[0])
+        return (net(a, t) - total[:, None]).square().mean() + (net(b, t[:2]) - b).square().mean()
+
+    generator = g if several else g[0]
+    run = fit(loss, net, steps=steps, generator=generator, checkpoint=path, every=4)
+    return torch.stack([*run]), next(two)[0]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_batches_resume_bit_for_bit_wherever_they_were_stopped(tmp_path, several):
+    want, after = drawn(several, 20, None)
+    for stop in range(1, 20):
+        first, _ = drawn(several, stop, tmp_path / f"{stop}")
+        rest, next_ = drawn(several, 20, tmp_path / f"{stop}")
+        assert torch.equal(torch.cat([first, rest]), want) and torch.equal(next_, after), stop
+        _, next_ = drawn(several, 20, tmp_path / f"{stop}")
+        assert torch.equal(next_, after)
+
+
+def test_batches_that_are_not_the_runs_are_refused(tmp_path):
+    net, loss, generator = problem()
+    x, keep = torch.zeros(9, 2), {"generator": generator, "checkpoint": tmp_path / "run"}
+    stream = data.batches(x, size=4, generator=generator)
+    other = data.batches(x, size=4)
+    [*fit(loss, net, steps=2, **keep)]
+    del other
+    assert len([*fit(loss, net, steps=3, **keep)]) == 1
+    more = data.batches(x, size=3, generator=generator)
+    with pytest.raises(
+        ValueError, match=r"1 data.batches on them \(4 of 9 rows\) .* 2 data.batches"
+    ):
+        next(fit(loss, net, **keep))
+    del stream, more
+    with pytest.raises(ValueError, match="this one has 1 generators, 0 data.batches"):
+        next(fit(loss, net, **keep))
 
 
 def test_interrupted_run_says_how_to_resume(tmp_path):
@@ -272,7 +450,10 @@ def start(*args, ranks=1, port=None, rank=0):
     env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(WORKER.parents[1]))
     if ranks > 1:
         env |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank)}
-        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+        lo = next(
+            name for _, name in socket.if_nameindex() if name.startswith("lo")
+        )  # lo0 on macOS
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": lo}
     return subprocess.Popen(
         [sys.executable, str(WORKER), *map(str, args)],
         env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -289,7 +470,9 @@ def here(tmp_path, *args):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
 def test_killed_process_resumes_bit_for_bit(tmp_path, how, kind, capsys):
     """A process killed somewhere after its step 10 loses only the work since a checkpoint."""
+    old = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script's job in the background has it
     killed = start(tmp_path / "never", 60, tmp_path / "run", 0.02, "shard", kind)
+    signal.signal(signal.SIGINT, old)
     while killed.stdout.readline().strip() != "15":
         assert killed.poll() is None, killed.stderr.read()
     killed.send_signal(how)
@@ -320,8 +503,18 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
     deep, deep_loss, _ = problem(net=nets.MLP(2, hidden=8, depth=3))
     refused("only the net has hidden.1.bias", deep_loss, deep)
     refused("only the net has 0", loss, net.parameters())
-    refused("1 generators and an ema: give this run the same", loss, net, generator=generator)
-    refused("1 generators and an ema: give this run the same", loss, net, ema=train.Ema(net))
+    refused(
+        "1 generators, 0 data.batches on them and an ema, this one has 1",
+        loss,
+        net,
+        generator=generator,
+    )
+    refused(
+        "an ema, this one has 0 generators, 0 data.batches on them and an ema",
+        loss,
+        net,
+        ema=train.Ema(net),
+    )
     train.save(path, net)
     refused("holds a net, not the state of a training run: use train.load", loss, net)
 
@@ -329,17 +522,29 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
 # --- several processes --------------------------------------------------------------------------
 
 
-def together(*args, ranks=2):
+@pytest.fixture
+def together():
     """Such processes as torchrun starts, and what they said at their end."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    processes = [start(*args, ranks=ranks, port=port, rank=r) for r in range(ranks)]
-    return [(p.communicate(timeout=120)[1], p.returncode) for p in processes]
+    running = []
+
+    def run(*args, ranks=2):
+        try:
+            with closing(socket.create_server(("127.0.0.1", 0))) as server:
+                port = server.getsockname()[1]
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except OSError as error:
+            pytest.skip(f"this machine has no loopback: {error}")
+        running.extend(start(*args, ranks=ranks, port=port, rank=r) for r in range(ranks))
+        return [(p.communicate(timeout=120)[1], p.returncode) for p in running]
+
+    yield run
+    for p in running:
+        p.kill()
+        p.communicate()
 
 
-@pytest.mark.parametrize("kind", ["one", "game"])
-def test_two_processes_are_one_with_the_joint_batch(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["one", "game", "part"])
+def test_two_processes_are_one_with_the_joint_batch(tmp_path, kind, together):
     """The same losses, weights and average to float64 rounding, also in a resumed run."""
     ends = together(tmp_path / "two", "20,30", tmp_path / "run", 0, "shard", kind)
     assert [code for _, code in ends] == [0, 0], ends
@@ -350,9 +555,10 @@ def test_two_processes_are_one_with_the_joint_batch(tmp_path, kind):
     torch.testing.assert_close(two["losses"], one["losses"][20:], rtol=1e-10, atol=1e-12)
     assert two["weights"] == pytest.approx(one["weights"], rel=1e-8, abs=1e-10)
     assert two["average"] == pytest.approx(one["average"], rel=1e-8, abs=1e-10)
+    assert two["seen"] == pytest.approx(one["seen"], rel=1e-8, abs=1e-10)
 
 
-def test_processes_that_forgot_to_shard_are_told(tmp_path):
+def test_processes_that_forgot_to_shard_are_told(tmp_path, together):
     for err, code in together(tmp_path / "out", 3, "", 0, "whole"):
         assert code == 1 and "give each its part with train.shard" in err
 
@@ -364,6 +570,7 @@ def test_one_process_is_alone():
     assert processes.mean(x) is x and processes.gather("a") == ["a"]
     assert processes.begin([x]) is None and processes.average([torch.nn.Parameter(x)]) is None
     assert processes.joined(x, first=True) is x
+    assert processes.settle([x]) is None and x == 2 and processes.leave() is None
 
 
 def test_shard(monkeypatch):
@@ -378,6 +585,12 @@ def test_shard(monkeypatch):
     assert torch.equal(torch.cat([p[1] for p in parts]), y)
     with pytest.raises(ValueError, match="a batch of 5 does not split evenly over 3 processes"):
         train.shard(y[:5])
+
+
+def test_shard_tells_type_checkers_what_comes_back(run_python):
+    source = "import typing; from minigen import train; o = typing.get_overloads(train.shard);"
+    source += "print(*(typing.get_type_hints(f)['return'] for f in o), sep='; ')"
+    assert run_python(source) == "<class 'torch.Tensor'>; tuple[torch.Tensor, ...]"
 
 
 def test_a_player_descends_alone():

@@ -1,14 +1,18 @@
 """Checkpoint files: what was saved comes back, and nothing else is ever loaded."""
 
 import copy
+import inspect
+import os
 import pickle
 import random
 import string
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from minigen import nets, train
+from minigen import data, nets, train
 from minigen.train import files
 
 
@@ -85,14 +89,233 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(OSError, match=f"a checkpoint can't be written to {path}: no space left"):
         train.save(path, small(1), seed=2)
     assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
     with pytest.raises(TypeError, match="what is said about a checkpoint must fit JSON"):
         train.save(path, small(), device=torch.device("cpu"))
 
 
+def run_to(path, steps=6, every=2, seed=0, **kw):
+    """A run of a small net with an average, batches and a generator, and the net."""
+    net, generator = small(seed), torch.Generator().manual_seed(seed)
+    stream = data.batches(torch.arange(14.0).reshape(7, 2), size=2, generator=generator)
+    loss = lambda: (
+        (net(x := next(stream)[0], torch.rand(2, generator=generator)) - x).square().mean()
+    )
+    ema, more = train.Ema(net), {"generator": generator, "progress": False}
+    run = train.fit(loss, net, ema=ema, checkpoint=path, steps=steps, every=every, **more, **kw)
+    return run, net, ema, generator, stream
+
+
+def test_a_run_that_cannot_write_says_so_at_the_call(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "run"
+    with pytest.raises(OSError, match=f"can't be written to {path}: {path.parent} is no folder"):
+        run_to(path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match=f"can't be written to {tmp_path / 'run'}: No space left"):
+            run_to(tmp_path / "run")
+    run, *_ = run_to(tmp_path / "run")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    next(run), next(run)
+    monkeypatch.setattr("os.fsync", full)
+    next(run)
+    with pytest.raises(OSError, match="No space left on device; the file there still holds step 2"):
+        next(run)
+
+
+def test_a_long_name(tmp_path):
+    path = tmp_path / ("ä" * 100 + "a" * 50)  # 250 bytes
+    train.save(path, small())
+    train.load(path, small(1))
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_what_a_killed_run_left_goes_with_the_next_write(tmp_path):
+    killed = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
+    )
+    alive = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    gone, stays = (
+        f".net.{int(killed.stdout)}",
+        {f".net.{alive.pid}", ".net.old", ".nets.1", "net.1"},
+    )
+    for name in (gone, *stays):
+        (tmp_path / name).touch()
+    train.save(tmp_path / "net", small())
+    alive.communicate(b"\n")
+    assert {p.name for p in tmp_path.iterdir()} == {"net", *stays}
+
+
 # --- nothing else is loaded ---------------------------------------------------------------------
+
+
+def test_only_regular_files_of_their_size_are_read(tmp_path, run_python):
+    """A pipe would hang, a device or a hole of 20 GiB fill the memory: all are refused."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    whole = tmp_path / "whole"
+    train.save(whole, small())
+    for name, start in (
+        ("hole", b""),
+        ("tail", whole.read_bytes()),
+        ("head", b"\0\0\0\0\4\0\0\0{"),
+    ):
+        with open(tmp_path / name, "wb") as file:
+            file.write(start)
+            file.truncate(20 * 2**30)
+    source = """
+    import contextlib, resource, sys; from minigen.train import files
+    with contextlib.suppress(ValueError):  # macOS takes no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (16 * 2**30,) * 2)
+    for path in sys.stdin.read().splitlines():
+        try:
+            files.read(path)
+        except ValueError as error:
+            print(str(error).removeprefix(path))
+    """
+    names = ("pipe", "loop", "hole", "tail", "head")
+    asked = "\n".join([*(str(tmp_path / name) for name in names), "/dev/zero"])
+    said = run_python(inspect.cleandoc(source), input=asked).splitlines()
+    words = (
+        "a pipe",
+        "can't be read: Too many",
+        "not a safetensors",
+        "of",
+        "not complete",
+        "device",
+    )
+    assert len(said) == 6 and all(word in line for word, line in zip(words, said, strict=True)), (
+        said
+    )
+
+
+def test_a_run_refuses_a_loop_of_links(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ValueError, match="loop can't be read: Too many levels"):
+        next(run_to(tmp_path / "loop")[0])
+
+
+def edited(change):
+    """A file of a run with a valid seal, after a change of its tensors and facts."""
+
+    def edit(path):
+        tensors, about = files.read(path)
+        change(tensors, about)
+        files.write(path, tensors, about)
+
+    return edit
+
+
+def facts(**new):
+    return edited(lambda tensors, about: about.update(new))
+
+
+def without(name):
+    return edited(lambda tensors, about: (tensors.pop(name, 0), about.pop(name, 0)))
+
+
+def tensor(name, x):
+    return edited(lambda tensors, about: tensors.update({name: x(tensors.get(name))}))
+
+
+def stuck(state):
+    state[24 : 24 + 8 * 624] = 0
+    return state
+
+
+nan = lambda x: torch.full_like(x, torch.nan)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (facts(step="2"), "it says step = '2'"),
+        (facts(step=-3), "it says step = -3"),
+        (facts(step=True), "it says step = True"),
+        (facts(step=10**9), "holds step 1000000000 of a longer run than steps=6"),
+        (facts(step=3), r"shape of losses. is \(4,\) in the file, \(3,\) in the run"),
+        (facts(updates="many"), "it says updates = 'many'"),
+        (facts(updates=None), "no ema, this one has .* an ema"),
+        (without("updates"), "it says updates = None"),
+        (facts(processes=0), "it says processes = 0"),
+        (facts(processes=2), "its processes are not those of its batches"),
+        (facts(generators=2), "2 generators"),
+        (facts(batches=7), "it says batches = 7"),
+        (facts(batches=[[[7, 3]]]), r"\(3 of 7 rows\)"),
+        (without("batches"), "it says batches = None"),
+        (without("losses"), "it says losses = None"),
+        (facts(losses=["a b"]), r"it says losses = \['a b'\]"),
+        (without("losses."), "only the run has losses."),
+        (tensor("losses.", nan), "losses. is not finite"),
+        (tensor("other", lambda _: torch.ones(2)), "only the file has other"),
+        (tensor("adam.99.exp_avg", lambda _: torch.ones(2)), "only the file has adam.99.exp_avg"),
+        (without("adam.0.exp_avg"), "only the run has adam.0.exp_avg"),
+        (tensor("adam.0.exp_avg", lambda x: x[1:]), "the shape of adam.0.exp_avg"),
+        (tensor("adam.0.exp_avg", nan), "adam.0.exp_avg is not finite"),
+        (tensor("adam.0.exp_avg_sq", lambda x: x - 1), "adam.0.exp_avg_sq is negative"),
+        (tensor("adam.0.step", lambda x: x.expand(2)), "the shape of adam.0.step"),
+        (without("ema.0"), "only the run has ema.0"),
+        (tensor("ema.0", lambda x: x[1:]), "the shape of ema.0"),
+        (tensor("ema.0", nan), "ema.0 is not finite"),
+        (tensor("net.first.bias", nan), "net.first.bias is not finite"),
+        (tensor("net.first.bias", torch.Tensor.double), "the dtype of first.bias"),
+        (tensor("generator.0.0", torch.zeros_like), "generator.0.0 is no generator's state"),
+        (tensor("generator.0.0", stuck), "generator.0.0 is no generator's state: it would draw"),
+        (tensor("generator.0.0", lambda x: x[:9]), "the shape of generator.0.0"),
+        (without("generator.0.0"), "only the run has generator.0.0"),
+        (without("batches.0.0"), "only the run has batches.0.0"),
+        (tensor("batches.0.0", lambda _: torch.tensor([1, 1])), "is no order of 7 rows"),
+        (tensor("batches.0.0", lambda _: torch.tensor([1, 7])), "is no order of 7 rows"),
+        (tensor("batches.0.0", lambda _: torch.tensor([-1])), "is no order of 7 rows"),
+        (tensor("batches.0.0", lambda _: torch.ones(1)), "the dtype of batches.0.0"),
+    ],
+)
+def test_a_sealed_file_of_no_run_is_refused_whole(tmp_path, damage, message):
+    """Whatever is wrong in it is named, before anything of the new run is overwritten."""
+    [*run_to(tmp_path / "run", steps=4)[0]]
+    damage(tmp_path / "run")
+    run, net, ema, generator, stream = run_to(tmp_path / "run", seed=1)
+    before = flat(net), [*map(torch.clone, ema.averages)], generator.get_state(), stream.rest
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'run'} .*{message}"):
+        next(run)
+    assert unchanged(net, before[0]) and ema.updates == 0
+    assert all(torch.equal(a, b) for a, b in zip(ema.averages, before[1], strict=True))
+    assert torch.equal(generator.get_state(), before[2]) and stream.rest is before[3]
+
+
+def test_no_checkpoint_of_broken_weights(tmp_path):
+    """A finite loss with an infinite gradient, √0, breaks the weights; they are not written."""
+    p = torch.nn.Parameter(torch.zeros(2))
+    broken = lambda: p.square().sum().sqrt()
+    run = train.fit(broken, [p], steps=1, checkpoint=tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match="net.0 is not finite after step 1.*infinite gradient"):
+        next(run)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_sealed_file_without_facts(tmp_path, run_python):
+    """Sealed by the same rule, but with other JSON inside."""
+    source = """
+    import sys, torch; from minigen.train import files
+    for about in ([1], "net", None):
+        files.write(sys.argv[1], {"a": torch.ones(1)}, about)
+        try:
+            files.read(sys.argv[1])
+        except ValueError as error:
+            print("was not written by minigen" in str(error))
+    """
+    source = inspect.cleandoc(source).replace("sys.argv[1]", repr(str(tmp_path / "f")))
+    assert run_python(source).split() == ["True"] * 3
+
+
+# --- the seal -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

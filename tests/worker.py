@@ -3,18 +3,21 @@
 python worker.py OUT STEPS [CHECKPOINT [PAUSE [PART [KIND]]]] trains small nets in float64 on joint
 batches of which each process takes its part, and writes losses, weights and average of each run to
 OUT, or to OUT.n on process n > 0. KIND is `one` net, by train.fit, or a `game` of two, by
-gan.alternate. STEPS such as 20,30 means: a run of 20 steps, then with new nets the same call with
-30.
+gan.alternate, or `part`: beside the net a layer that only every other loss depends on, and a batch
+norm that none does. STEPS such as 20,30 means: a run of 20 steps, then with new nets the same call
+with 30.
 """
 
+import itertools
 import json
+import signal
 import sys
 import time
 from pathlib import Path
 
 import torch
 
-from minigen import gan, nets, train
+from minigen import data, gan, nets, train
 from minigen.train import processes
 
 F64 = torch.float64
@@ -38,9 +41,17 @@ def run(steps, checkpoint, pause, part, kind):
     keep = {"ema": ema, "generator": generator, "checkpoint": checkpoint, "every": 10}
     keep |= {"steps": steps, "lr": 1e-2, "progress": False}
 
+    points = 3 + 2 * torch.randn(101, 2, generator=torch.Generator().manual_seed(7), dtype=F64)
+    stream = data.batches(points, size=12, generator=generator)
+    norm, head, count = (
+        torch.nn.BatchNorm1d(2).to(F64),
+        torch.nn.Linear(2, 2).to(F64),
+        itertools.count(),
+    )
+
     def real():
         time.sleep(pause)
-        return take(3 + 2 * torch.randn(12, 2, generator=generator, dtype=F64))
+        return take(next(stream)[0])
 
     def loss():
         t = torch.rand(12, generator=generator, dtype=F64)
@@ -48,8 +59,14 @@ def run(steps, checkpoint, pause, part, kind):
         x0 = real()
         return (net(x0, t, label) - x0).square().mean()
 
+    def loss_with_parts():
+        norm(x := real())
+        return loss() + (head(x).square().mean() if next(count) % 2 == 0 else 0)
+
     if kind == "one":
         training = train.fit(loss, net, **keep)
+    elif kind == "part":
+        training = train.fit(loss_with_parts, torch.nn.ModuleList([net, norm, head]), **keep)
     else:
         torch.nn.utils.parametrizations.spectral_norm(critic.to(F64)[1])  # with buffers, too
         latents = lambda n: take(torch.randn(12, 2, generator=generator, dtype=F64))
@@ -61,10 +78,11 @@ def run(steps, checkpoint, pause, part, kind):
     for value in training:
         losses.append([float(v) for v in value] if kind == "game" else float(value))
         print(len(losses), flush=True)
-    players = [net, critic] if kind == "game" else [net]
+    players = {"one": [net], "game": [net, critic], "part": [net, norm, head]}[kind]
     weights = torch.cat([p.flatten() for player in players for p in player.parameters()]).tolist()
     average = torch.cat([p.flatten() for p in ema.averages]).tolist()
-    return {"losses": losses, "weights": weights, "average": average}
+    seen = norm.running_mean.tolist()
+    return {"losses": losses, "weights": weights, "average": average, "seen": seen}
 
 
 class Player(torch.nn.Module):
@@ -79,5 +97,7 @@ class Player(torch.nn.Module):
 
 
 if __name__ == "__main__":
+    # a script's job in the background inherits that an interrupt is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     main(*sys.argv[1:])

@@ -3,7 +3,7 @@
 Points come on one scale, E‖x‖² = 2; images lie in [-1, 1].
 """
 
-from .batches import batches
+from .batches import Batches, batches
 from .checkpoints import checkpoint
 from .digits import digits, fashion_mnist, mnist
 from .glyphs import CHARACTERS, FONTS, glyphs
@@ -11,7 +11,7 @@ from .photos import patches
 from .points import TOYS, checkerboard, eight_gaussians, moons, pinwheel, swiss_roll, toy
 
 __all__ = [
-    "CHARACTERS", "FONTS", "TOYS", "batches", "checkerboard", "checkpoint", "digits",
+    "Batches", "CHARACTERS", "FONTS", "TOYS", "batches", "checkerboard", "checkpoint", "digits",
     "eight_gaussians", "fashion_mnist", "glyphs", "mnist", "moons", "patches", "pinwheel",
     "swiss_roll", "toy",
 ]  # fmt: skip

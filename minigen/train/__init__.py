@@ -1,8 +1,8 @@
 """Training: `fit` yields losses; exponential averages, checkpoints and devices beside it.
 
-`loop`: the one loop, a step with its bar and checkpoints. `ema`: averages of parameters. `run`:
-what a run consists of. `files`: sealed safetensors. `processes`: devices, and several processes at
-once.
+`loop`: the one loop, a step with its checkpoints. `bar`: its losses as they are shown. `ema`:
+averages of parameters. `run`: what a run consists of. `state`: what its file may hold. `files`:
+sealed safetensors. `processes`: devices, and several processes at once.
 """
 
 from .ema import Ema

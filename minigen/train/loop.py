@@ -2,7 +2,6 @@
 
 import math
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,13 +11,13 @@ from torch import Tensor
 
 from minigen.shapes import check_count, readable
 
-from . import processes
+from . import files, processes
+from .bar import Bar, Values, check_all, check_value, parts
 from .ema import Ema, Params
 from .run import Generators, Run
 
 Loss = Callable[[], Tensor]
 Rate = float | Callable[[int], float]
-Values = Tensor | tuple[Tensor, ...]  # a step's loss, or a NamedTuple of several
 
 
 def fit(
@@ -38,13 +37,16 @@ def fit(
 
     `loss` takes no arguments: it draws its own batch and returns a scalar. `params` is a net or
     parameters; `lr` a number or a function of the step 0, 1, …; `ema` an Ema of the same
-    parameters, moved after each step. With `checkpoint`, the state is written there each `every`
-    steps and at the end, and the same call takes it up again: the result is bit for bit that of a
-    run never stopped, if `generator` names all the generators that `loss` draws from. Delete the
-    file to start anew. `autocast=torch.bfloat16` computes the loss in mixed precision. Under
-    torchrun every process takes part: see `shard`. Nothing in the loop waits for an accelerator.
-    Raises ValueError where the loss is no scalar or no longer finite (on an accelerator noticed a
-    little later), or the checkpoint belongs to another run. [Kingma & Ba 2015]
+    parameters, moved after each step. Only what is asked for is trained: iterate over the losses.
+    With `checkpoint`, the state is written there each `every` steps and at the end, and the same
+    call takes it up again and yields the rest: bit for bit that of a run never stopped, if `params`
+    is the net, buffers and all, and `generator` names all the generators that `loss` draws from,
+    itself or by `data.batches`. Called after the end it yields all losses again, without training.
+    Delete the file to start anew. `autocast=torch.bfloat16` computes the loss in mixed precision.
+    Under torchrun every process takes part: see `shard`. Nothing in the loop waits for an
+    accelerator. Raises ValueError where the loss is no scalar, depends on nothing that is trained,
+    or is no longer finite (on an accelerator noticed a little later), or the checkpoint belongs to
+    another run; OSError, at the call, where none can be written. [Kingma & Ba 2015]
     """
     if autocast not in (None, torch.bfloat16):
         raise ValueError(f"autocast must be torch.bfloat16 (no loss scaling), got {autocast}")
@@ -63,13 +65,19 @@ def fit(
 def cosine(lr: float, steps: int, warmup: int = 0) -> Callable[[int], float]:
     """A learning rate for `fit`: linear from 0 to lr in `warmup` steps, half a cosine down to 0.
 
-    lr(n) = lr · min((n + 1)/warmup, ½(1 + cos(π (n − warmup)/(steps − warmup)))), n = 0, 1, …
-    [Loshchilov & Hutter 2017, eq. 5, without restarts]
+    lr(n) = lr (n + 1)/warmup for n < warmup, lr ½(1 + cos(π (n − warmup)/(steps − warmup))) after.
+    From n = steps on it is 0. [Loshchilov & Hutter 2017, eq. 5, without restarts]
     """
+
+    check_count(steps, "steps")
+    if not 0 <= warmup <= steps:
+        raise ValueError(f"warmup must lie between 0 and steps = {steps}, got {warmup}")
 
     def at(n: int) -> float:
         if n < warmup:
             return lr * (n + 1) / warmup
+        if n >= steps:
+            return 0.0
         return lr * 0.5 * (1 + math.cos(math.pi * (n - warmup) / (steps - warmup)))
 
     return at
@@ -91,6 +99,11 @@ def descent(run: Run, who: str, lr: Rate) -> Callable[..., Tensor]:
             )
         run.adam.zero_grad(set_to_none=True)
         value.backward(inputs=inputs)
+        if not any(p.grad is not None for p in params):
+            raise ValueError(
+                f"no parameter{' of the ' + who if who else ''} gets a gradient: the loss depends "
+                f"on others than those that are trained; does it use another net?"
+            )
         processes.average(params)
         if readable(value):
             check_value(value.item(), n, who)
@@ -99,15 +112,6 @@ def descent(run: Run, who: str, lr: Rate) -> Callable[..., Tensor]:
         return (value if shown is None else shown).detach()
 
     return step
-
-
-def check_value(value: float, n: int, who: str) -> None:
-    """Raises ValueError where a loss is no longer finite."""
-    if not math.isfinite(value):
-        whose = f"the {who}'s loss" if who else "the loss"
-        raise ValueError(
-            f"{whose} is {value} at step {n + 1}: look for NaN in the data, or lower lr"
-        )
 
 
 def loop(
@@ -126,32 +130,35 @@ def loop(
     check_count(steps, "steps")
     check_count(every, "every")
     path = None if checkpoint is None else Path(checkpoint)
+    if path and processes.rank() == 0:
+        files.check_writable(path)
 
     def states():
-        processes.begin([*run.named.values(), *(run.ema.averages if run.ema else ())])
-        first = run.load(path) if path and path.exists() else 0
-        if first and processes.rank() == 0:
-            print(f"resuming from step {first} of {steps}")
-        bar = _Bar(name, first, steps, progress and processes.rank() == 0, run.device)
-        n, written, value = first, first, None
+        first = _begin(run, path, steps)
+        if first == steps:
+            yield from run.curve()
+            return
+        bar = Bar(name, first, steps, progress and processes.rank() == 0, run.device)
+        n, written = first, first
         try:
             for n in range(first, steps):
                 value = processes.joined(step(n), first=n == first)
                 if run.ema:
                     run.ema.update()
-                if path and ((n + 1) % every == 0 or n + 1 == steps):
-                    check_all(value, n)
-                    run.save(path, n + 1)
-                    written = n + 1
+                if path:
+                    run.note(parts(value))
+                if (n + 1) % every == 0 or n + 1 == steps:
+                    processes.settle(run.buffers)
+                    if path:
+                        written = _save(run, path, value, n + 1, written)
                 bar.show(value, n)
                 yield value
-            if value is not None:
-                check_all(value, n)
+            check_all(value, n)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_how_to_resume(n + 1, steps, path, written)) from None
         except GeneratorExit:  # stopped between two steps, by `break` or an exception in the caller
-            if path and n + 1 < steps and processes.rank() == 0:
-                print(_how_to_resume(n + 1, steps, path, written))
+            if path and n + 1 < steps:
+                _say(_how_to_resume(n + 1, steps, path, written))
             raise
         finally:
             bar.close()
@@ -159,15 +166,32 @@ def loop(
     return states()
 
 
-def _parts(values: Values) -> dict[str, Tensor]:
-    """The losses of a step by the name of whose they are; one alone has none."""
-    return values._asdict() if isinstance(values, tuple) else {"": values}
+def _begin(run: Run, path: Path | None, steps: int) -> int:
+    """Start from where all processes stand, or from the file if there is one; the first step."""
+    processes.begin([*run.named.values(), *(run.ema.averages if run.ema else ())])
+    first = run.load(path, steps) if path and os.path.lexists(path) else 0
+    if first == steps:
+        _say(f"finished before: {path} holds all {steps} steps; delete it to train anew")
+    elif first:
+        _say(f"resuming from step {first} of {steps}")
+    return first
 
 
-def check_all(values: Values, n: int) -> None:
-    """`check_value` of each loss of a step; waits for the device."""
-    for who, value in _parts(values).items():
-        check_value(value.item(), n, who)
+def _say(words: str) -> None:
+    """Print, of several processes once."""
+    if processes.rank() == 0:
+        print(words)
+
+
+def _save(run: Run, path: Path, values: Values, step: int, written: int) -> int:
+    """Write the state after so many steps; raises where it is broken or can't be written."""
+    check_all(values, step - 1)
+    try:
+        run.save(path, step)
+    except OSError as error:
+        left = f"the file there still holds step {written}" if written else "there is no file yet"
+        raise OSError(error.errno, f"{error.strerror or error}; {left}") from error
+    return step
 
 
 def _how_to_resume(step: int, steps: int, path: Path | None, written: int) -> str:
@@ -179,49 +203,3 @@ def _how_to_resume(step: int, steps: int, path: Path | None, written: int) -> st
         f"stopped in step {step} of {steps}; {path} holds step {written}: "
         f"the same call resumes from there"
     )
-
-
-class _Bar:
-    """A progress bar with the losses beside it, ten times a second; it never waits for a device."""
-
-    def __init__(self, name: str, first: int, steps: int, shown: bool, device: torch.device):
-        self.device, self.due, self.bar, self.event = device, 0.0, None, None
-        if shown:
-            from tqdm.auto import tqdm
-
-            self.bar = tqdm(total=steps, initial=first, desc=name, unit="step")
-
-    def show(self, values: Values, n: int) -> None:
-        now = time.perf_counter()
-        if now >= self.due:
-            self.due = now + 0.1
-            parts = _parts(values)
-            numbers = self._read(torch.stack([*parts.values()]))
-            for who, number in zip(parts, numbers, strict=False):
-                check_value(number, n, who)
-            if self.bar is not None and numbers:
-                pairs = zip(parts, numbers, strict=True)
-                text = ", ".join(f"{who or 'loss'} {number:.4g}" for who, number in pairs)
-                self.bar.set_postfix_str(text, refresh=False)
-        if self.bar is not None:
-            self.bar.update()
-
-    def _read(self, losses: Tensor) -> list[float]:
-        """The losses, or on CUDA recent ones whose copy has arrived, or none."""
-        if readable(losses):
-            return losses.tolist()
-        if self.device.type != "cuda":
-            return []
-        if self.event is None:
-            self.host = torch.empty_like(losses, device="cpu", pin_memory=True)
-        elif not self.event.query():
-            return []
-        numbers = [] if self.event is None else self.host.tolist()
-        self.host.copy_(losses, non_blocking=True)
-        self.event = torch.cuda.Event()
-        self.event.record()
-        return numbers
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()

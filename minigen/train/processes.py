@@ -2,7 +2,11 @@
 
 import atexit
 import os
+import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import overload
 
 import torch
 import torch.distributed as dist
@@ -24,6 +28,16 @@ def rank() -> int:
 def world() -> int:
     """How many processes torchrun started, 1 without it."""
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+@overload
+def shard(x: Tensor, /) -> Tensor:
+    """Of one tensor, its slice."""
+
+
+@overload
+def shard(x: Tensor, y: Tensor, /, *more: Tensor) -> tuple[Tensor, ...]:
+    """Of several, their slices."""
 
 
 def shard(*tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -54,19 +68,50 @@ def begin(tensors: Iterable[Tensor]) -> None:
         if cuda:
             torch.cuda.set_device(tensors[0].device)
         dist.init_process_group("nccl" if cuda else "gloo")
-        atexit.register(dist.destroy_process_group)
+        atexit.register(leave)
     for x in tensors:
         dist.broadcast(x.detach(), 0)
 
 
+def leave() -> None:
+    """Part from the others, together: who goes first cuts off what another has yet to receive."""
+    if not dist.is_initialized():
+        return
+    if dist.get_backend() == "gloo" and getattr(sys, "last_value", None) is None:
+        with suppress(RuntimeError):  # not all came: one has failed
+            dist.monitored_barrier(timeout=timedelta(seconds=20))
+    dist.destroy_process_group()
+
+
 def average(params: Sequence[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over all processes; a missing one counts as zero."""
+    """Replace each gradient by its mean over all processes, where one that some lack counts as 0.
+
+    What has a gradient nowhere is left without, so that Adam passes it over as on one process.
+    Only to tell that of a parameter without a gradient here does it wait for the device.
+    """
     if world() == 1:
         return
+    lacking = [i for i, p in enumerate(params) if p.grad is None]
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
-    flat = mean(torch.cat([g.flatten() for g in grads]))  # one message, not one a parameter
-    for p, part in zip(params, flat.split([p.numel() for p in params]), strict=True):
-        p.grad = part.view_as(p).to(p.dtype)
+    there = torch.ones(len(params), dtype=grads[0].dtype, device=grads[0].device)
+    for i in lacking:
+        there[i] = 0
+    # one message, not one a parameter
+    *parts, there = mean(torch.cat([g.flatten() for g in (*grads, there)])).split(
+        [*(p.numel() for p in params), len(params)]
+    )
+    used = there.tolist() if lacking else [1] * len(params)
+    for p, part, some in zip(params, parts, used, strict=True):
+        p.grad = part.view_as(p).to(p.dtype) if some else None
+
+
+@torch.no_grad()
+def settle(buffers: Iterable[Tensor]) -> None:
+    """Replace buffers, such as running statistics of each one's data, by their means over all."""
+    if world() > 1:
+        for x in buffers:
+            if x.is_floating_point():
+                x.copy_(mean(x))
 
 
 def mean(x: Tensor) -> Tensor:

@@ -1,12 +1,19 @@
-"""What a training run consists of: parameters, their average, Adam's moments, generators."""
+"""What a training run consists of: parameters, their average, Adam's moments, generators, batches.
 
+All of it is one file. What that file holds is looked through before the run takes any of it up.
+"""
+
+from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from . import files, processes
-from .ema import Ema, Params, named, trained
+from minigen.data import Batches
+
+from . import files, processes, state
+from .ema import Ema, Params, buffers, named, trained
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
@@ -16,6 +23,7 @@ class Run:
 
     `players` are what is trained, by name: one without a name, or several that take turns. They
     share one Adam, which leaves alone what has no gradient, with a group of parameters for each.
+    The `data.batches` that draw from the generators belong to the run, too.
     """
 
     def __init__(
@@ -29,61 +37,113 @@ class Run:
             for who, state in states.items()
             for name, x in state.items()
         }
+        self.trained = {f"net.{name}" for name, x in self.named.items() if x.requires_grad}
         self.players = {who: trained(state, who) for who, state in states.items()}
         self.params = [p for params in self.players.values() for p in params]
+        self.buffers = [x for params in players.values() for x in buffers(params).values()]
         self.ema, self.device = ema, self.params[0].device
         if ema is not None and {*map(id, ema.params)} - {*map(id, self.params)}:
             raise ValueError("ema follows other parameters than those that are trained")
         several = isinstance(generator, Sequence)
         self.generators = [*generator] if several else [] if generator is None else [generator]
+        self.losses: dict[str, list[Tensor]] = {}
         groups = [{"params": params} for params in self.players.values()]
         try:
             self.adam = torch.optim.Adam(groups, betas=betas, fused=True)
         except RuntimeError:  # a device or dtype without the fused kernel
             self.adam = torch.optim.Adam(groups, betas=betas)
 
+    def note(self, losses: Mapping[str, Tensor]) -> None:
+        """Keep the losses of a step, by whose they are, for the file."""
+        for who, loss in losses.items():
+            self.losses.setdefault(who, []).append(loss[None])
+
+    def curve(self) -> list:
+        """The losses of all steps so far, as the run yielded them: scalars, or named tuples."""
+        columns = [torch.cat(losses).to(self.device).unbind() for losses in self.losses.values()]
+        if [*self.losses] == [""]:
+            return [*columns[0]]
+        losses = namedtuple("Losses", self.losses)
+        return [losses(*row) for row in zip(*columns, strict=True)]
+
     def save(self, path: Path, step: int) -> None:
-        states = processes.gather([g.get_state() for g in self.generators])
-        if processes.rank():
-            return
+        """Write the state after so many steps to path; raises ValueError where it is broken."""
+        batches = Batches.of(self.generators)
+        mine = [g.get_state() for g in self.generators], [b.rest.cpu().clone() for b in batches]
+        everyone = processes.gather((*mine, [_sizes(b) for b in batches]))
         tensors = {f"net.{name}": x for name, x in self.named.items()}
-        for i, state in self.adam.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{name}": x for name, x in state.items()}
+        for i, moments in self.adam.state_dict()["state"].items():
+            tensors |= {f"adam.{i}.{name}": x for name, x in moments.items()}
         if self.ema:
             tensors |= {f"ema.{i}": x for i, x in enumerate(self.ema.averages)}
-        for rank, each in enumerate(states):
-            tensors |= {f"generator.{rank}.{i}": x for i, x in enumerate(each)}
-        updates = self.ema.updates if self.ema else None
-        files.write(path, tensors, {"step": step, "updates": updates, "processes": len(states)})
+        for rank, (states, orders, _) in enumerate(everyone):
+            tensors |= {f"generator.{rank}.{i}": x for i, x in enumerate(states)}
+            tensors |= {f"batches.{rank}.{i}": x for i, x in enumerate(orders)}
+        for who, losses in self.losses.items():
+            past, *recent = losses
+            losses[:] = [torch.cat([past.cpu(), *([torch.cat(recent).cpu()] if recent else ())])]
+            tensors[f"losses.{who}"] = losses[0]
+        for name, x in tensors.items():
+            wrong = state.flaw(name, x) if name[:4] != "net." or name in self.trained else None
+            if wrong:
+                raise ValueError(
+                    f"{name} {wrong} after step {step}, though the loss still was: look for an "
+                    f"infinite gradient, such as that of a square root at 0; nothing is written"
+                )
+        about = {"step": step, "processes": len(everyone), "generators": len(self.generators)}
+        about |= {"updates": self.ema.updates if self.ema else None, "losses": [*self.losses]}
+        if not processes.rank():
+            files.write(path, tensors, {**about, "batches": [sizes for *_, sizes in everyone]})
 
     @torch.no_grad()
-    def load(self, path: Path) -> int:
-        """Take up the state in path; the step at which it was written."""
+    def load(self, path: Path, steps: int) -> int:
+        """Take up the state in path, of a run of so many steps; the step at which it was written.
+
+        Raises ValueError, before anything is changed, where it is not whole or another run's.
+        """
         tensors, about = files.read(path)
-        if "step" not in about:
-            raise ValueError(f"{path} holds a net, not the state of a training run: use train.load")
-        part = {key: {} for key in ("net", "adam", "ema", "generator")}
-        for name, x in tensors.items():
-            kind, rest = name.split(".", 1)
-            part[kind][rest] = x
-        files.check_same(path, part["net"], self.named, "a run", "the net that is to be trained")
+        state.check_facts(path, about, steps)
+        net = {name[4:]: x for name, x in tensors.items() if name.startswith("net.")}
+        files.check_same(path, net, self.named, "a run", "the net that is to be trained")
         rank = processes.rank() if about["processes"] == processes.world() else 0
-        states = [x for name, x in part["generator"].items() if name.startswith(f"{rank}.")]
-        if bool(part["ema"]) != bool(self.ema) or len(states) != len(self.generators):
+        batches = Batches.of(self.generators)
+        theirs = state.sources(
+            about["generators"], about["batches"][rank], about["updates"] is not None
+        )
+        mine = state.sources(
+            len(self.generators), [_sizes(b) for b in batches], self.ema is not None
+        )
+        if theirs != mine:
             raise ValueError(
-                f"{path} was written by a run with {len(states)} generators and "
-                f"{'an' if part['ema'] else 'no'} ema: give this run the same"
+                f"{path} was written by a run with {theirs}, this one has {mine}: give it the "
+                f"same, made anew before it starts, or delete the file"
             )
+        averages = self.ema.averages if self.ema else []
+        want = state.wanted(tensors, about, self.params, averages, self.generators)
+        state.check(path, tensors, about, want, self.trained, self.generators)
+        self._take(tensors, about, rank, batches)
+        return about["step"]
+
+    def _take(self, tensors: dict[str, Tensor], about: dict, rank: int, batches: list) -> None:
+        """Write a state into the run; nothing of it is looked at any more."""
         for name, x in self.named.items():
-            x.copy_(part["net"][name])
-        adam = {i: {} for i in range(len(self.params))}
-        for name, x in part["adam"].items():
-            i, key = name.split(".")
-            adam[int(i)][key] = x
-        self.adam.load_state_dict({**self.adam.state_dict(), "state": adam})
+            x.copy_(tensors[f"net.{name}"])
+        moments = {i: {} for i in range(len(self.params))}
+        for name, x in tensors.items():
+            if name.startswith("adam."):
+                _, i, key = name.split(".")
+                moments[int(i)][key] = x
+        self.adam.load_state_dict({**self.adam.state_dict(), "state": moments})
         if self.ema:
-            self.ema.put(self.ema.averages, [part["ema"][str(i)] for i in range(len(part["ema"]))])
+            for i, x in enumerate(self.ema.averages):
+                x.copy_(tensors[f"ema.{i}"])
             self.ema.updates = about["updates"]
         for i, generator in enumerate(self.generators):
-            generator.set_state(part["generator"][f"{rank}.{i}"])
-        return about["step"]
+            generator.set_state(tensors[f"generator.{rank}.{i}"])
+        for i, each in enumerate(batches):
+            each.rest = tensors[f"batches.{rank}.{i}"].to(each.rest.device)
+        self.losses = {who: [tensors[f"losses.{who}"]] for who in about["losses"]}
+
+
+def _sizes(batches: Batches) -> list[int]:
+    return [len(batches.tensors[0]), batches.size]
