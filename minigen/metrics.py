@@ -9,14 +9,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from minigen.oracle import GaussianMixture
-from minigen.shapes import Label, X, check_finite
+from minigen.shapes import Label, check_alike, check_batch, check_count, check_finite
 
 Scalar = Float[Tensor, ""]
-Other = Float[Tensor, "N ..."]  # a second sample, of any size, in the shape of the first
+X = Real[Tensor, "B *D"]  # whole numbers too: all is computed in float32 or float64
+Other = Real[Tensor, "N ..."]  # a second sample, of any size, in the shape of the first
 
 
 class Estimate(NamedTuple):
@@ -25,11 +26,17 @@ class Estimate(NamedTuple):
     value: float
     stderr: float
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:  # and so str
         if not 0 < self.stderr < math.inf:
             return f"{self.value:g} ± {self.stderr:g}"
         places = max(0, 1 - math.floor(math.log10(self.stderr)))  # two figures of the error
         return f"{self.value:.{places}f} ± {self.stderr:.{places}f}"
+
+
+def _real(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in one float dtype, float32 at least: integers wrap around, half precision has holes."""
+    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    return x.to(dtype), y.to(dtype)
 
 
 def _vectors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,7 +44,7 @@ def _vectors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"samples of shapes {tuple(x.shape[1:])} and {tuple(y.shape[1:])}")
     if min(len(x), len(y)) < 2:
         raise ValueError(f"a distance needs two samples or more, got {len(x)} and {len(y)}")
-    return check_finite(x).flatten(1), check_finite(y).flatten(1)
+    return tuple(z[:, None].flatten(1) for z in _real(check_finite(x), check_finite(y)))
 
 
 def _pairwise(x: Tensor, y: Tensor) -> Tensor:
@@ -65,49 +72,49 @@ def mmd(x: X, y: Other, *, bandwidth: float | None = None) -> Scalar:
     """The squared maximum mean discrepancy of two laws, a pure number estimated without bias.
 
     MMD² = E k(x, x′) + E k(y, y′) − 2 E k(x, y) with k = exp(−‖x − y‖² / 2h²).
-    h is `bandwidth`, else the median distance between samples, within and across.
+    h is `bandwidth`, else the median distance between samples, within and across, which may not be
+    0: where half of the pairs are equal, give one.
     [Gretton et al. 2012, eq. 3]
     """
     x, y = _vectors(x, y)
     xx, yy, xy = _pairwise(x, x), _pairwise(y, y), _pairwise(x, y)
     if bandwidth is None:
         bandwidth = torch.cat([d.flatten() for d in (xx, yy, xy, xy)]).median()
+    if not bandwidth > 0:
+        raise ValueError(f"bandwidth must be positive, got {bandwidth:g}: do many samples agree?")
     xx, yy, xy = (torch.exp(-0.5 * (d / bandwidth) ** 2) for d in (xx, yy, xy))
     return _mean_of_pairs(xx) + _mean_of_pairs(yy) - 2 * xy.mean()
 
 
 def sliced_wasserstein(
-    x: X,
-    y: Other,
-    *,
-    directions: int = 128,
-    generator: torch.Generator | None = None,
+    x: X, y: Other, *, directions: int = 128, generator: torch.Generator | None = None
 ) -> Scalar:
     """The Wasserstein distance of two samples seen along random directions, in units of the data.
 
     √ E_θ W₂²(θ·x, θ·y) over unit vectors θ, W₂ of each pair of projections exact.
     A shift by δ costs ‖δ‖ / √D. The two samples may differ in size. [Bonneel et al. 2015]
     """
+    check_count(directions, "directions")
     x, y = _vectors(x, y)
     where = generator.device if generator is not None else "cpu"
     theta = torch.randn(x.shape[1], directions, generator=generator, device=where).to(x)
     theta = theta / theta.norm(dim=0)
-    return _wasserstein_squared(x @ theta, y @ theta).mean().sqrt()
+    square = _wasserstein_squared(x @ theta, y @ theta).mean()
+    return square.where(square == 0, square.where(square != 0, 1).sqrt())  # at 0, √ has no slope
 
 
 def _wasserstein_squared(x: Float[Tensor, "n S"], y: Float[Tensor, "m S"]) -> Float[Tensor, " S"]:
     """W₂² column by column: ∫ (F⁻¹ − G⁻¹)² du, both quantile functions constant between levels."""
-    n, m, device = len(x), len(y), x.device
-    level_x = m * torch.arange(1, n + 1, device=device)  # in units of 1 / nm, so exact
-    level_y = n * torch.arange(1, m + 1, device=device)
-    level = torch.cat([level_x, level_y]).sort().values
+    n, m = len(x), len(y)
+    count_x, count_y = (torch.arange(1, k + 1, device=x.device) for k in (n, m))
+    level = torch.cat([m * count_x, n * count_y]).sort().values  # in units of 1 / nm, so exact
     width = torch.diff(level, prepend=level.new_zeros(1)).to(x.dtype) / (n * m)
     i, j = (level - 1) // m, (level - 1) // n
     gap = x.sort(dim=0).values[i] - y.sort(dim=0).values[j]
     return (width[:, None] * gap**2).sum(dim=0)
 
 
-def wasserstein_1d(x: Float[Tensor, "B"], y: Float[Tensor, "N"]) -> Float[Tensor, ""]:
+def wasserstein_1d(x: Real[Tensor, "B"], y: Real[Tensor, "N"]) -> Scalar:
     """The exact W1 of two samples on the line, in units of the data and differentiable in both.
 
     W1 = ∫ |F(z) − G(z)| dz; the samples may differ in size. [Vallender 1974]
@@ -117,10 +124,10 @@ def wasserstein_1d(x: Float[Tensor, "B"], y: Float[Tensor, "N"]) -> Float[Tensor
             f"this distance is between samples of numbers, (B,) and (N,), got {tuple(x.shape)} "
             f"and {tuple(y.shape)}; in more dimensions, sliced_wasserstein"
         )
+    x, y = _real(x, y)
     z = torch.cat([x, y]).sort().values
-    below = (torch.searchsorted(s.detach().sort().values, z[:-1].detach(), right=True)
-             for s in (x, y))  # fmt: skip
-    i, j = below  # counts, so that equal shares differ by exactly 0
+    at = z[:-1].detach()  # below: counts, so that equal shares differ by exactly 0
+    i, j = (torch.searchsorted(s.detach().sort().values, at, right=True) for s in (x, y))
     return ((i * len(y) - j * len(x)).abs() * z.diff()).sum() / (len(x) * len(y))
 
 
@@ -129,9 +136,8 @@ def frechet(x: X, y: Other, features: Callable[[Tensor], Tensor] | None = None) 
     """The squared W₂ of normals with the moments of `features(x)` and `features(y)`, or of x and y.
 
     ‖m₁ − m₂‖² + tr(S₁ + S₂ − 2 (√S₁ S₂ √S₁)^½).
-    With finite samples it is biased upwards, by an amount of order 1/B: compare at equal B.
-    In squared units of the features, computed in float64.
-    [Dowson & Landau 1982; Heusel et al. 2017, eq. 6]
+    With finite samples it is biased upwards, by an amount of order 1/B: compare at equal B. In
+    squared units, computed in float64. [Dowson & Landau 1982; Heusel et al. 2017, eq. 6]
     """
     x, y = _vectors(*(x, y) if features is None else (features(x), features(y)))
     home = x.device if x.device.type != "mps" else "cpu"  # mps has no float64
@@ -150,12 +156,13 @@ def duplicates(x: X, train: Other, *, quantile: float = 0.01) -> Scalar:
     """The share of x that lies closer to its nearest training image than fresh data would.
 
     "Closer" is below the `quantile` of distances from each training image to its nearest other
-    one. So fresh data score about `quantile`, copies 1, and more than that is memory.
+    one, and always at distance 0, also where twins in the training data make that quantile 0. So
+    fresh data score about `quantile`, copies 1, and more than that is memory.
     """
     x, train = _vectors(x, train)
     apart = _pairwise(train, train).fill_diagonal_(math.inf).min(dim=1).values
-    threshold = torch.quantile(apart, quantile)
-    return (_pairwise(x, train).min(dim=1).values < threshold).to(x.dtype).mean()
+    nearest = _pairwise(x, train).min(dim=1).values
+    return ((nearest < torch.quantile(apart, quantile)) | (nearest == 0)).to(x.dtype).mean()
 
 
 @torch.no_grad()
@@ -178,7 +185,11 @@ def recall(
 @torch.no_grad()
 def accuracy(classifier: Callable[[X], Float[Tensor, "B K"]], x: X, label: Label) -> Scalar:
     """The share of x in which the classifier's largest logit is the label's."""
-    return (classifier(x).argmax(dim=1) == label).to(x.dtype).mean()
+    logits = classifier(x)
+    check_batch(logits, "the logits")
+    found = logits.argmax(dim=1)
+    check_alike(found, label, "predictions and labels")
+    return _real(found == label, x)[0].mean()
 
 
 class Coverage(NamedTuple):
@@ -196,19 +207,17 @@ def mode_coverage(x: X, mixture: GaussianMixture, *, least: float = 0.1) -> Cove
     standard deviations, ‖(x − m_k)/s_k‖ ≤ 3. Samples of a mixture of modes well apart give
     χ² = K − 1 on average, with standard deviation √(2 (K − 1)).
     """
-    points, k = check_finite(x).flatten(1), len(mixture.weights)
-    if points.shape[1] != mixture.means.shape[1]:
-        raise ValueError(
-            f"x has {points.shape[1]} coordinates a sample, the mixture {mixture.means.shape[1]}"
-        )
+    check_batch(x, "x")
+    points, k = check_finite(x)[:, None].flatten(1), len(mixture.weights)
+    if (D := points.shape[1]) != mixture.means.shape[1]:
+        raise ValueError(f"x has {D} coordinates a sample, the mixture {mixture.means.shape[1]}")
     points = points.to(mixture.means)
     owner = mixture.posterior(points).argmax(1)
     near = ((points - mixture.means[owner]) / mixture.stds[owner]).norm(dim=1) <= 3
     expected = len(points) * mixture.weights
     count, inside = (torch.bincount(o, minlength=k) for o in (owner, owner[near]))
-    return Coverage(
-        (inside >= least * expected).sum(), ((count - expected).square() / expected).sum()
-    )
+    chi2 = ((count - expected).square() / expected).sum()
+    return Coverage((inside >= least * expected).sum(), chi2)
 
 
 def share_with_error(share: Scalar | float, n: int) -> Estimate:
@@ -217,9 +226,8 @@ def share_with_error(share: Scalar | float, n: int) -> Estimate:
     √(p(1 − p)/(n + 4)) with p = (n share + 2)/(n + 4), which isn't 0 at a share of 0 or 1.
     [Agresti & Coull 1998]
     """
-    share = float(share)
-    p = (n * share + 2) / (n + 4)
-    return Estimate(share, math.sqrt(p * (1 - p) / (n + 4)))
+    p = (n * float(share) + 2) / (n + 4)
+    return Estimate(float(share), math.sqrt(p * (1 - p) / (n + 4)))
 
 
 def with_error(

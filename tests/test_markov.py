@@ -174,6 +174,68 @@ def test_simulate_one_path(device):
             markov.simulate(flip, start, n)
 
 
+@pytest.mark.parametrize("start", [[0, 1, 1], (0, 1, 1), torch.tensor([0, 1, 1]).int()])
+def test_starts_may_be_a_list(start):
+    flip = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    path = markov.simulate(flip, start, 5)
+    assert path.dtype == torch.int64
+    assert path.T.tolist() == [[0, 1, 0, 1, 0], [1, 0, 1, 0, 1], [1, 0, 1, 0, 1]]
+    for wrong in ([0, 1, 2], [], [[0, 1], [1, 0]], [0.0, 1.0]):
+        with pytest.raises((ValueError, TypeError), match="start among 0 … 1|Int"):
+            markov.simulate(flip, wrong if wrong != [[0, 1], [1, 0]] else torch.tensor(wrong), 5)
+
+
+def test_simulate_never_enters_a_state_of_probability_zero(dtype, monkeypatch):
+    """Ten times 0.1 is summed to less than 1: the largest number below 1 lies beyond."""
+    P = torch.zeros(12, 12, dtype=dtype)
+    P[:, 1:11] = 0.1  # neither the first nor the last
+    highest = 1 - torch.finfo(dtype).eps / 2
+    for u, state in ((0.0, 1), (highest, 10)):
+        fixed = lambda *size, u=u, **rest: torch.full(size, u, dtype=dtype)
+        monkeypatch.setattr(torch, "rand", fixed)
+        assert markov.simulate(P, [0, 5, 11], 4)[1:].unique().tolist() == [state]
+
+
+def test_simulate_ends_at_the_last_state_where_the_sums_are_rounded(monkeypatch):
+    """Ten 0.1 in float64 add up to 1 − 2⁻⁵³, which a uniform number can be: there is no 11th."""
+    P = torch.full((10, 10), 0.1, dtype=torch.float64)
+    highest = 1 - 2.0**-53
+    assert float(P.cumsum(1)[0, -1]) == highest  # or nothing is tested
+    fixed = lambda *size, **rest: torch.full(size, highest, dtype=torch.float64)
+    monkeypatch.setattr(torch, "rand", fixed)
+    assert markov.simulate(P, 0, 4).tolist() == [0, 9, 9, 9]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
+def test_matrices_of_whole_numbers_have_laws_in_floats(dtype):
+    flip, law = torch.tensor([[0, 1], [1, 0]], dtype=dtype), torch.tensor([1, 1], dtype=dtype)
+    assert markov.stationary(flip).tolist() == [0.5, 0.5]
+    assert markov.spectral_gap(flip).dtype == torch.float32 and markov.spectral_gap(flip) == 0
+    assert markov.simulate(flip, 1, 4).tolist() == [1, 0, 1, 0]
+    assert markov.closed_classes(flip) == [[0, 1]] and markov.is_reversible(flip, law)
+    assert markov.metropolis_matrix(flip, law).tolist() == [[0, 1], [1, 0]]
+    one, two = torch.eye(2, dtype=dtype)
+    assert markov.total_variation(one, two) == 1  # 0 − 1 is 255 in uint8
+    three = torch.roll(torch.eye(3, dtype=dtype), 1, 1)
+    assert not markov.is_reversible(three, torch.ones(3, dtype=dtype))
+
+
+def test_balance_is_judged_in_the_coarser_dtype():
+    P = markov.metropolis_matrix(proposal(), target())
+    assert markov.is_reversible(P, target().float()) and markov.is_reversible(P.float(), target())
+
+
+def test_the_metropolis_chain_of_a_balanced_proposal_has_no_negative_rest():
+    """Where nothing is refused or stays, 1 − Σ_j P_ij is rounding, of either sign."""
+    for seed in range(10):
+        g = torch.Generator().manual_seed(seed)
+        w = torch.rand(N, N, generator=g, dtype=torch.float64)
+        w = (w + w.T).fill_diagonal_(0)
+        pi = w.sum(1)
+        P = markov.metropolis_matrix(w / pi[:, None], pi)
+        torch.testing.assert_close(markov.stationary(P), pi / pi.sum(), rtol=0, atol=1e-14)
+
+
 # ---- Metropolis–Hastings and MALA ------------------------------------------------------------
 
 
@@ -334,6 +396,47 @@ def test_zero_density_is_a_wall_and_no_error(generator, device):
     x = torch.full((500, 1), 0.3, device=device)
     for state in markov.metropolis_hastings(gamma_law, x, step=1.0, n=20, generator=generator):
         assert bool((state.x > 0).all())
+
+
+@pytest.mark.parametrize("walk", [markov.metropolis_hastings, markov.mala])
+def test_zero_density_is_refused_even_by_the_luckiest_number(walk, monkeypatch):
+    """log 0 < −inf is false: a proposal of density 0 is not taken where u = 0."""
+    wall = lambda x: torch.where(x[:, 0] > 0, -x[:, 0], -math.inf)
+    monkeypatch.setattr(torch, "rand", lambda *size, dtype, **rest: torch.zeros(*size, dtype=dtype))
+    generator = torch.Generator().manual_seed(0)
+    (state,) = walk(wall, torch.full((200, 1), 0.3), step=1.0, n=1, generator=generator)
+    assert bool((state.x > 0).all())
+    assert 0.1 < float(state.accepted.float().mean()) < 0.99  # all others are
+
+
+def test_half_precision_accepts_as_often_as_single():
+    """One move of density ratio 1/1000: bfloat16 draws u = 0 in one of 256 cases."""
+    drop = lambda x: torch.where(x[:, 0] > 0, math.log(1000.0), 0.0).to(x.dtype)
+    shares, n = [], 200_000
+    for dtype in (torch.bfloat16, torch.float32):
+        (state,) = markov.metropolis_hastings(
+            drop, torch.ones(n, 1, dtype=dtype), step=1.0, n=1,
+            propose=lambda x, **rest: (-x, 0.0), generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        shares.append(float(state.accepted.double().mean()))
+    assert max(abs(s - 1e-3) for s in shares) < 5 * math.sqrt(1e-3 / n)
+
+
+def test_states_that_are_no_floats_or_none_are_named(run_python):
+    """Without the runtime check of shapes, as users run it."""
+    said = run_python(
+        "import torch; from minigen import markov\n"
+        "f = lambda x: -x.square().sum(1)\n"
+        "half = lambda x, *, generator: torch.full((len(x),), 0.5)\n"
+        "i = torch.zeros(3, 2, dtype=torch.int64)\n"
+        "for run in (lambda: markov.metropolis_hastings(f, i, step=1.0, n=2),\n"
+        "            lambda: markov.mala(f, torch.zeros(0, 2), step=1.0, n=2),\n"
+        "            lambda: list(markov.gibbs([half, half], i, n=1))):\n"
+        "    try: run()\n"
+        "    except (ValueError, TypeError) as error: print(error)"
+    ).splitlines()
+    assert "x must be a float tensor" in said[0] and "x holds no samples" in said[1]
+    assert "conditional 0 draws torch.float32, but x is torch.int64" in said[2]
 
 
 @pytest.mark.parametrize("walk", [markov.metropolis_hastings, markov.mala])

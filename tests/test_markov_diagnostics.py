@@ -98,6 +98,10 @@ def test_dtype_device_and_scale(dtype, device, generator):
     [
         (torch.ones(3, 2), "n ≥ 4"),
         (torch.ones(9, 2), "never moved"),
+        (torch.full((9, 3), 0.1, dtype=torch.float64), "never moved"),  # whose mean is rounded
+        (torch.full((9,), 0.1, dtype=torch.float64), "never moved"),
+        (torch.randint(5, (9, 2, 2)) * torch.tensor([0, 1]), "never moved"),
+        (torch.randn(9, 2, 2, 2), r"\(n, B, D\)"),
         (torch.full((9, 2), math.nan), "NaN"),
     ],
 )
@@ -131,3 +135,89 @@ def test_the_sum_of_pairs_never_rises_again():
         tau += 2 * last
     assert rises  # or nothing is tested
     assert abs(float(diagnostics.effective_sample_size(chain)) * tau / chain.numel() - 1) < 1e-10
+
+
+# ---- What has surprised ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.int32])
+def test_whole_numbers_are_answered_in_floats(dtype):
+    """Of two states that are kept with probability 0.95, ρ_k = 0.9^k: no truncation to 0 and 1."""
+    P = torch.tensor([[0.95, 0.05], [0.05, 0.95]])
+    starts, g = torch.arange(2).repeat(10), torch.Generator().manual_seed(0)
+    chain = markov.simulate(P, starts, 2000, generator=g)
+    assert chain.dtype == torch.int64
+    found = markov.autocorrelation(chain.to(dtype), 4)
+    assert bool(((found - 0.9 ** torch.arange(4)).abs() < 0.03).all())
+    for function in (markov.effective_sample_size, markov.rhat):
+        torch.testing.assert_close(function(chain.to(dtype)), function(chain.float()))
+    assert markov.estimate(chain.to(dtype)) == markov.estimate(chain.float())
+
+
+def test_half_precision_chains_are_answered_in_single():
+    chain = cpu_chain(0.0, 1000, 100).bfloat16()
+    ess = markov.effective_sample_size(chain.half())  # 10⁵ is beyond float16
+    assert ess.dtype == torch.float32 and 80_000 < float(ess) < 130_000
+    assert markov.rhat(chain).dtype == torch.float32
+
+
+@pytest.mark.parametrize("n", [4, 5, 100, 101])
+def test_states_that_alternate_are_worth_more_than_they_are_many_up_to_the_cap(n):
+    """0101…: the mean of a pair is exact, and ρ_2m + ρ_2m+1 is 0 or rounding below it."""
+    chain = torch.arange(n) % 2
+    assert float(markov.effective_sample_size(chain)) == pytest.approx(n * math.log10(n))
+    found = markov.estimate(chain)
+    std = float(chain.double().std(correction=0))
+    assert found.stderr == pytest.approx(std / math.sqrt(n * math.log10(n)))
+
+
+def test_the_effective_sample_size_is_positive_for_every_alternating_chain():
+    """AR(−0.9): n/τ = 19 n for one short chain; noise makes it anything, but not negative."""
+    chain = cpu_chain(-0.9, 1000, 200)
+    found = torch.stack([markov.effective_sample_size(x) for x in chain.unbind(1)])
+    assert bool((found > 1000).all()) and float(found.max()) == pytest.approx(3000)
+    together = float(markov.effective_sample_size(cpu_chain(-0.6, 2000, 100)))
+    assert together == pytest.approx(4 * 200_000, rel=0.1)  # the cap is far away
+
+
+def test_an_estimate_of_chains_that_disagree_says_so():
+    """Walks of short steps on Gamma(2), mean 2: where the error is too small, the text has said."""
+    law = lambda x: torch.where(x > 0, x.clamp(min=1e-9).log() - x, -math.inf)[:, 0]
+    g = torch.Generator().manual_seed(0)
+    start = 0.5 + torch.rand(60 * 4, 1, generator=g)
+    steps = markov.metropolis_hastings(law, start, step=0.3, n=100, generator=g)
+    runs = torch.stack([state.x[:, 0] for state in steps]).reshape(100, 60, 4).unbind(1)
+    wrong = []
+    for run in runs:
+        found, agree = markov.estimate(run), float(markov.rhat(run))
+        value, stderr = found  # still two numbers
+        wrong += [agree > 1.05] if abs(value - 2) > 3 * stderr else []
+        if agree > 1.05:
+            assert isinstance(found, markov.Unmixed) and found.rhat == agree
+            assert str(found) == repr(found) and f"R̂ = {agree:.2f}: the chains have not" in str(
+                found
+            )
+        else:
+            assert not isinstance(found, markov.Unmixed)
+    assert len(wrong) > 10 and sum(wrong) > 0.8 * len(wrong)
+    assert "R̂" not in str(markov.estimate(cpu_chain(0.5, 1000, 4)))
+
+
+def test_the_doubt_begins_at_the_stated_bound():
+    chain = cpu_chain(0.5, 1000, 2)
+    for shift in torch.linspace(0, 1, 21):
+        moved = chain + shift * torch.tensor([0.0, 1.0])
+        doubted = isinstance(markov.estimate(moved), markov.Unmixed)
+        assert doubted == (float(markov.rhat(moved)) > 1.05)
+    assert doubted  # or nothing is tested
+
+
+def test_every_coordinate_is_answered_by_itself():
+    chain = torch.stack([cpu_chain(phi, 300, 4, seed=i) for i, phi in enumerate((0.9, 0, -0.5))], 2)
+    each = chain.unbind(2)
+    for function in (
+        markov.effective_sample_size, markov.rhat, lambda x: markov.autocorrelation(x, 7),
+    ):  # fmt: skip
+        want = torch.stack([function(x) for x in each], -1)
+        torch.testing.assert_close(function(chain), want, rtol=1e-12, atol=1e-12)
+    assert markov.estimate(chain) == [markov.estimate(x) for x in each]

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from minigen import metrics, nets
+from minigen import metrics, nets, oracle
 
 DISTANCES = [
     metrics.energy_distance,
@@ -186,6 +186,19 @@ def test_the_jackknife_of_a_difference_of_means_is_its_textbook_error():
     assert abs(e.stderr / math.sqrt(4 / 400 + 0.25 / 300) - 1) < 0.3  # 4/√(2·100)
 
 
+def test_the_squared_error_of_the_jackknife_is_unbiased_for_a_mean():
+    """Three groups of four: over random groupings its mean is the sample variance over n."""
+    x, g = normal(12, [1.0], [2.0], seeded()), seeded(1)
+    mean = lambda a, b: a.mean()
+    squares = [
+        metrics.with_error(mean, x, x, repeats=3, generator=g).stderr ** 2 for _ in range(1000)
+    ]
+    assert around([torch.tensor(s) for s in squares], float(x.var()) / 12)
+    assert (
+        abs(sum(squares) / 1000 / (float(x.var()) / 12) - 1) < 0.15
+    )  # and R for R − 1 adds a half
+
+
 def test_the_jackknife_is_cautious_where_the_laws_agree():
     g, z = seeded(7), []
     for _ in range(100):
@@ -205,12 +218,15 @@ def test_an_estimate_prints_two_figures_of_its_error():
     assert str(metrics.Estimate(3.14159, 0.0213)) == "3.142 ± 0.021"
     assert str(metrics.Estimate(314.159, 21.3)) == "314 ± 21"
     assert str(metrics.Estimate(1.0, 0.0)) == "1 ± 0"
+    assert repr(metrics.Estimate(3.14159, 0.0213)) == "3.142 ± 0.021"  # the end of a cell
 
 
 def test_a_share_has_its_binomial_error_and_none_is_certain():
     assert metrics.share_with_error(0.9, 1000).stderr == pytest.approx(0.0095, rel=0.02)
     none = metrics.share_with_error(torch.tensor(0.0), 360)
     assert none.value == 0 and 0.003 < none.stderr < 0.005
+    few = metrics.share_with_error(0.5, 12)  # (n p + 2)/(n + 4) = 1/2, in 16 samples
+    assert few.value == 0.5 and few.stderr == pytest.approx(1 / 8, rel=1e-12)
 
 
 def test_duplicates_finds_copies_and_takes_fresh_data_for_fresh(device, generator):
@@ -262,3 +278,125 @@ def test_recall_refuses_impossible_neighbours():
     for k in (0, 5):
         with pytest.raises(ValueError, match="k counts neighbours among the 5 samples"):
             metrics.recall(torch.randn(5, 2), torch.randn(9, 2), k=k)
+
+
+# ---- What has surprised ------------------------------------------------------------------------
+
+PAIRS = [
+    *DISTANCES,
+    metrics.duplicates,
+    functools.partial(metrics.recall, k=2),
+    lambda x, y: metrics.wasserstein_1d(x.flatten(), y.flatten()),
+]
+
+
+def seen(distance, *samples):
+    """The distance, along the same random directions each time."""
+    if distance is metrics.sliced_wasserstein:
+        return distance(*samples, generator=seeded())
+    return distance(*samples)
+
+
+@pytest.mark.parametrize("distance", [*DISTANCES[:3], PAIRS[-1]])  # frechet has no gradient
+def test_a_sample_has_a_finite_gradient_of_its_distance_from_itself(distance):
+    for dtype in (torch.float32, torch.float64):
+        a = normal(20, [1.0, -2.0], [2.0, 0.3], seeded(), dtype).requires_grad_()
+        value = seen(distance, a, a.detach())
+        value.backward()
+        assert bool(torch.isfinite(a.grad).all())
+        if distance is metrics.sliced_wasserstein:
+            assert value == 0 and not bool(a.grad.any())
+
+
+def test_sliced_wasserstein_keeps_its_gradient_elsewhere_and_its_overflow():
+    a, b = normal(9, [1.0] * 3, [2.0] * 3, seeded()), normal(7, [0.0] * 3, [1.0] * 3, seeded(1))
+    distance = lambda z: metrics.sliced_wasserstein(z, b, generator=seeded())
+    assert torch.autograd.gradcheck(distance, a.requires_grad_())
+    far = torch.full((5, 3), 3e38)
+    assert not bool(torch.isfinite(metrics.sliced_wasserstein(far, -far)))
+
+
+@pytest.mark.parametrize("distance", PAIRS)
+def test_samples_of_any_number_type_are_compared_in_floats(distance):
+    """Whole numbers, which wrap and truncate, half precision, and two that differ."""
+    g = seeded()
+    x, y = (torch.randint(0, 200, (n, 3), generator=g) for n in (12, 9))
+    want = seen(distance, x.double(), y.double())
+    for kinds in (
+        (torch.uint8, torch.uint8), (torch.int64, torch.int64), (torch.int64, torch.float32),
+        (torch.bfloat16, torch.bfloat16), (torch.float16, torch.float16),
+        (torch.float32, torch.float64),
+    ):  # fmt: skip
+        got = seen(distance, x.to(kinds[0]), y.to(kinds[1]))
+        assert got.dtype == (torch.float64 if torch.float64 in kinds else torch.float32)
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("distance", PAIRS)
+def test_numbers_are_vectors_of_one_coordinate(distance):
+    x, y = normal(12, [1.0], [2.0], seeded()), normal(9, [0.0], [1.0], seeded(1))
+    torch.testing.assert_close(seen(distance, x[:, 0], y[:, 0]), seen(distance, x, y))
+
+
+def test_copies_are_copies_where_the_training_data_hold_twins():
+    train = torch.randn(200, 4, generator=seeded())
+    train[-4:] = train[:4]  # 2 %: the quantile of the nearest distances is 0
+    assert metrics.duplicates(train, train) == 1
+    fresh = torch.randn(300, 4, generator=seeded(1))
+    assert metrics.duplicates(torch.cat([fresh, train[50:150]]), train) == 0.25
+    binary = (train > 0).float()  # every image has its twins
+    assert metrics.duplicates(binary, binary) == 1 and metrics.duplicates(binary + 0.1, binary) == 0
+
+
+def test_a_bandwidth_must_have_a_length():
+    x = (torch.randn(30, 1, generator=seeded()) > 0).float()
+    with pytest.raises(
+        ValueError, match="bandwidth must be positive, got 0: do many samples agree"
+    ):
+        metrics.mmd(x, x[:20])
+    for wrong in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="bandwidth must be positive"):
+            metrics.mmd(x, x, bandwidth=wrong)
+    p, q, k = float(x.mean()), float(x[:20].mean()), math.exp(-0.5)  # E k from the shares of 1s
+    biased = (p - q) ** 2 * 2 * (1 - k)
+    assert abs(float(metrics.mmd(x, x[:20], bandwidth=1.0)) - biased) < (1 - k) * (1 / 29 + 1 / 19)
+
+
+def test_directions_are_counted():
+    x = torch.randn(5, 3, generator=seeded())
+    for wrong in (0, -1, 2.0):
+        with pytest.raises((ValueError, TypeError), match="directions"):
+            metrics.sliced_wasserstein(x, x + 1, directions=wrong)
+
+
+def test_accuracy_compares_one_label_with_each_sample():
+    logits, label = torch.eye(8), torch.arange(8)
+    for kind in (torch.float32, torch.float64, torch.bfloat16, torch.uint8):
+        share = metrics.accuracy(lambda x: x.float(), logits.to(kind), label)
+        assert share == 1 and share.is_floating_point()
+    with pytest.raises((ValueError, TypeError), match="share one shape|label"):
+        metrics.accuracy(lambda x: x, logits, label[:, None])
+    with pytest.raises(ValueError, match="the logits holds no samples"):
+        metrics.accuracy(lambda x: x, logits[:0], label[:0])
+
+
+def test_the_words_for_labels_without_the_runtime_check(run_python):
+    said = run_python(
+        "import torch; from minigen import metrics\n"
+        "x, label = torch.eye(8), torch.arange(8)\n"
+        "for run in (lambda: metrics.accuracy(lambda x: x, x, label[:, None]),\n"
+        "            lambda: metrics.sliced_wasserstein(x, x, directions=2.0)):\n"
+        "    try: run()\n"
+        "    except ValueError as error: print(error)"
+    ).splitlines()
+    assert said[0] == "predictions and labels share one shape, got (8,) and (8, 1)"
+    assert said[1] == "directions must be a whole number of at least 1, got 2.0"
+
+
+def test_mode_coverage_reads_numbers_and_refuses_none():
+    law = oracle.GaussianMixture.isotropic(torch.tensor([[-5.0], [5.0]]), 0.5)
+    x = law.sample(40, generator=seeded())[0]
+    assert metrics.mode_coverage(x[:, 0], law) == metrics.mode_coverage(x, law)
+    assert metrics.mode_coverage(x[:, 0], law).hit == 2
+    with pytest.raises(ValueError, match="x holds no samples"):
+        metrics.mode_coverage(x[:0], law)

@@ -524,3 +524,94 @@ def test_bad_numbers_are_named():
         linear().log_prob(draws(5, 2))
     with pytest.raises(ValueError, match="positive definite"):
         linear().elbo(draws(5, 4), draws(5, 2), -torch.eye(2, **double))
+
+
+@pytest.mark.parametrize("bound", [vae.elbo, vae.iwae])
+def test_a_batch_of_none_and_an_encoder_of_two_are_named(bound):
+    with pytest.raises(ValueError, match="x holds no samples"):
+        bound(vae.mlp(3, 2), torch.zeros(0, 3), samples=2)
+    pair = net_with(lambda x: (torch.zeros(len(x), 2), torch.zeros(len(x), 2)))
+    with pytest.raises(ValueError, match=r"side by side, \(5, 2k\), but gave tuple"):
+        bound(pair, torch.zeros(5, 3), samples=2)
+
+
+def test_empty_batches_are_named_where_they_are_averaged():
+    with pytest.raises(ValueError, match="x holds no samples"):
+        LinearGaussian.fit(torch.zeros(0, 3), 1)
+    with pytest.raises(ValueError, match="mean holds no samples"):
+        vae.free_bits(torch.zeros(0, 2), torch.zeros(0, 2), 0.5)
+    assert vae.kl_normal(torch.zeros(0, 2), torch.zeros(0, 2)).shape == (0,)  # of none, none
+
+
+# What has surprised -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("likelihood", [vae.Gaussian, vae.Bernoulli])
+def test_numbers_are_samples_of_one_coordinate(likelihood):
+    torch.manual_seed(0)
+    net, x = vae.mlp(1, 2, hidden=6, likelihood=likelihood()).double(), torch.rand(7, **double)
+    for bound in (vae.elbo, vae.iwae):
+        kind = lambda: {"samples": 3, "generator": torch.Generator().manual_seed(1)}
+        both = [bound(net, z, **kind()) for z in (x, x[:, None])]
+        both = [b.total if bound is vae.elbo else b for b in both]
+        assert both[0].shape == (7,) and torch.equal(*both)
+    one = unit()
+    assert torch.equal(one.log_prob(x), one.log_prob(x[:, None]))
+    assert torch.equal(one.posterior(x).mean, one.posterior(x[:, None]).mean)
+    assert torch.equal(one.elbo(x, x[:, None], torch.eye(1, **double)), one.elbo(
+        x[:, None], x[:, None], torch.eye(1, **double)))  # fmt: skip
+    with pytest.raises(ValueError, match="below the number of values a sample, 1"):
+        LinearGaussian.fit(x, 1)
+    kl = vae.kl_normal(x, -x, 0.3, 0.2)
+    assert kl.shape == (7,) and torch.equal(kl, vae.kl_normal(x[:, None], -x[:, None], 0.3, 0.2))
+
+
+def test_a_decoder_of_numbers_still_meets_numbers():
+    """Densities over (), for x of shape (B,): what stands for one value need not be (B, 1)."""
+    net = vae.VAE(lambda x: torch.zeros(len(x), 2), lambda z: z[:, 0], vae.Gaussian())
+    x = torch.tensor([0.5, -1.0])
+    found = net.log_prob(x, torch.ones(3, 2, 1))
+    want = dist.Normal(1.0, 1.0).log_prob(x).expand(3, 2)
+    assert_close(found, want)
+
+
+def test_a_linear_model_of_whole_numbers_computes_in_floats():
+    """An integer W would round sigma to 0; float32 and float64 meet in the model's dtype."""
+    whole = LinearGaussian(torch.tensor([[1], [2]]), torch.tensor([0, 1]), 0.5)
+    model = LinearGaussian(torch.tensor([[1.0], [2.0]]), torch.tensor([0.0, 1.0]), 0.5)
+    x = draws(5, 2).float()
+    assert torch.equal(whole.log_prob(x), model.log_prob(x))
+    assert_close(model.log_prob(x.double()), model.log_prob(x))
+    assert model.posterior(x.double()).mean.dtype == torch.float32
+    mixed = LinearGaussian(model.W, model.b.double(), 0.5)
+    assert mixed.log_prob(x).dtype == mixed.sample(3).dtype == torch.float64
+    for said in (
+        lambda: LinearGaussian.fit(torch.randint(9, (20, 3)), 1),
+        lambda: vae.mlp(3, 2).encode(torch.ones(5, 3, dtype=torch.int64)),
+    ):
+        with pytest.raises(TypeError, match="float|Float"):
+            said()
+
+
+def test_integers_are_named_without_the_runtime_check(run_python):
+    said = run_python(
+        "import torch; from minigen import vae\n"
+        "x = torch.randint(9, (20, 3))\n"
+        "for run in (lambda: vae.LinearGaussian.fit(x, 1), lambda: vae.elbo(vae.mlp(3, 2), x)):\n"
+        "    try: run()\n"
+        "    except TypeError as error: print(error)\n"
+        "print(float(vae.kl_residual(x[:1, :1] * 0, torch.zeros(1, 1), 0.5)),\n"
+        "      float(vae.kl_residual(x[:1, :1] * 0 + 1, torch.zeros(1, 1), 0.5)))"
+    ).splitlines()
+    assert said[0] == said[1] == "x must be a float tensor of shape (B, ...), got torch.int64"
+    kl = [float(v) for v in said[2].split()]
+    assert kl == pytest.approx([0, 0.5 * math.exp(-0.5)])  # the log-variance is not cut to 0
+
+
+def test_pca_of_round_data_has_no_direction_and_no_nan():
+    """Eigenvalues that are all equal but for rounding: the mean of some may exceed the next."""
+    for D in range(2, 12):
+        for scale in torch.linspace(0.1, 3, 40):
+            x = scale * torch.cat([torch.eye(D), -torch.eye(D)]).double()
+            model = LinearGaussian.fit(x, 1)
+            assert bool(torch.isfinite(model.W).all()) and float(model.W.abs().max()) < 1e-6

@@ -5,7 +5,7 @@ density. `diagnostics`: what their states are worth.
 """
 
 from . import diagnostics
-from .diagnostics import autocorrelation, effective_sample_size, estimate, rhat
+from .diagnostics import Unmixed, autocorrelation, effective_sample_size, estimate, rhat
 from .finite import (
     closed_classes,
     is_reversible,
@@ -18,7 +18,7 @@ from .finite import (
 from .samplers import State, gibbs, gibbs_random_scan, mala, metropolis_hastings, random_walk
 
 __all__ = [
-    "State", "autocorrelation", "closed_classes", "diagnostics", "effective_sample_size",
+    "State", "Unmixed", "autocorrelation", "closed_classes", "diagnostics", "effective_sample_size",
     "estimate", "gibbs", "gibbs_random_scan", "is_reversible", "mala", "metropolis_hastings",
     "metropolis_matrix", "random_walk", "rhat", "simulate", "spectral_gap", "stationary",
     "total_variation",

@@ -1,11 +1,15 @@
 """Finite chains: matrices P[i, j] = P(j | i), with exact answers."""
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
+Matrix = Real[Tensor, "n n"]  # 0 and 1 may be whole numbers: all is computed in floats
 
-def _transition(P: Float[Tensor, "n m"]) -> Float[Tensor, "n n"]:
+
+def _transition(P: Real[Tensor, "n m"]) -> Float[Tensor, "n n"]:
     """P in float64 on the CPU, refused unless its rows are distributions."""
     if P.ndim != 2 or P.shape[0] != P.shape[1]:
         raise ValueError(f"a transition matrix is square, got {tuple(P.shape)}")
@@ -22,7 +26,12 @@ def _transition(P: Float[Tensor, "n m"]) -> Float[Tensor, "n n"]:
     return Q / sums[:, None]  # takes out the rounding of float32
 
 
-def closed_classes(P: Float[Tensor, "n n"]) -> list[list[int]]:
+def _real(P: Tensor) -> torch.dtype:
+    """The dtype of P, or the default float where it holds whole numbers."""
+    return torch.result_type(P, 1.0)
+
+
+def closed_classes(P: Matrix) -> list[list[int]]:
     """The sets of states that reach one another and lead nowhere else.
 
     A chain has one stationary law for each: exactly one if and only if there is one closed class.
@@ -39,7 +48,7 @@ def closed_classes(P: Float[Tensor, "n n"]) -> list[list[int]]:
     ]
 
 
-def stationary(P: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:
+def stationary(P: Matrix) -> Float[Tensor, " n"]:
     """The distribution π that a step leaves as it is, 0 on states that are left for ever.
 
     π P = π, from the linear system (I − Pᵀ + 1 1ᵀ) π = 1.
@@ -57,53 +66,55 @@ def stationary(P: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:
     pi = torch.zeros(len(P), dtype=Q.dtype)
     one = torch.ones(len(Q), dtype=Q.dtype)
     pi[keep] = torch.linalg.solve(torch.diag(one) - Q.T + 1, one)
-    return pi.to(P)
+    return pi.to(P.device, _real(P))
 
 
 def simulate(
-    P: Float[Tensor, "n n"],
-    start: int | Int[Tensor, " B"],
+    P: Matrix,
+    start: int | Sequence[int] | Int[Tensor, " B"],
     n: int,
     *,
     generator: torch.Generator | None = None,
 ) -> Int[Tensor, " N"] | Int[Tensor, "N B"]:
     """A path of n states that begins with `start`: (n,), or (n, B) for B starts, int64."""
-    total = _transition(P).to(P).cumsum(1)
-    total[:, -1] = 1.0  # a uniform number below 1 then always finds its state
+    total = _transition(P).cumsum(1)
+    total[total == total[:, -1:]] = 1.0  # a uniform number below 1 then finds the last possible one
     x = torch.as_tensor(start, device=P.device)
-    if n < 1 or int(x.min()) < 0 or int(x.max()) >= len(P):
+    whole = x.numel() and x.ndim < 2 and not x.is_floating_point()
+    if n < 1 or not whole or int(x.min()) < 0 or int(x.max()) >= len(P):
         raise ValueError(f"a path needs n ≥ 1 and a start among 0 … {len(P) - 1}: {n}, {start}")
-    path, x = [x.reshape(-1)], x.reshape(-1)
+    dtype = torch.promote_types(P.dtype, torch.float32)
+    total, states = total.to(P.device, dtype), [x.reshape(-1).long()]
     for _ in range(n - 1):
-        u = torch.rand(len(x), 1, generator=generator, device=P.device, dtype=P.dtype)
-        x = (u >= total[x]).sum(1)
-        path.append(x)
-    states = torch.stack(path)
-    return states if isinstance(start, Tensor) and start.ndim else states[:, 0]
+        u = torch.rand(len(states[0]), 1, generator=generator, device=P.device, dtype=dtype)
+        states.append((u >= total[states[-1]]).sum(1))
+    path = torch.stack(states)
+    return path if x.ndim else path[:, 0]
 
 
-def spectral_gap(P: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
+def spectral_gap(P: Matrix) -> Float[Tensor, ""]:
     """How fast a chain forgets where it began: what is not π shrinks as |λ₂|ⁿ.
 
     1 − |λ₂|, λ₂ the eigenvalue of second largest modulus; 0 with two closed classes or a period.
     [Levin & Peres 2017, chapter 12]
     """
     size = torch.linalg.eigvals(_transition(P)).abs().sort(descending=True).values
-    return (1 - size[1:2].sum()).clamp(0, 1).to(P)  # rounding may leave |λ₂| = 1 + 1e-16
+    return (1 - size[1:2].sum()).clamp(0, 1).to(P.device, _real(P))  # |λ₂| = 1 + 1e-16
 
 
-def total_variation(p: Float[Tensor, "... n"], q: Float[Tensor, "... n"]) -> Float[Tensor, "..."]:
+def total_variation(p: Real[Tensor, "... n"], q: Real[Tensor, "... n"]) -> Float[Tensor, "..."]:
     """The largest difference in the probability of any event, ½ Σ |p − q|, in [0, 1]."""
-    return 0.5 * (p - q).abs().sum(-1)
+    return (0.5 * p - 0.5 * q).abs().sum(-1)
 
 
-def is_reversible(P: Float[Tensor, "n n"], pi: Float[Tensor, " n"]) -> bool:
+def is_reversible(P: Matrix, pi: Real[Tensor, " n"]) -> bool:
     """Whether π_i P_ij = π_j P_ji for all i, j (detailed balance), but for rounding."""
-    flow = pi[:, None] * P
-    return bool(((flow - flow.T).abs() <= 16 * torch.finfo(P.dtype).eps * flow.max()).all())
+    flow = pi[:, None] * (1.0 * P)
+    eps = max(torch.finfo(_real(z)).eps for z in (P, pi))
+    return bool(((flow - flow.T).abs() <= 16 * eps * flow.max()).all())
 
 
-def metropolis_matrix(Q: Float[Tensor, "n n"], pi: Float[Tensor, " n"]) -> Float[Tensor, "n n"]:
+def metropolis_matrix(Q: Matrix, pi: Real[Tensor, " n"]) -> Float[Tensor, "n n"]:
     """The chain that proposes with Q and settles on π, which need not sum to 1.
 
     P_ij = min(Q_ij, π_j Q_ji / π_i), i ≠ j.
@@ -115,4 +126,4 @@ def metropolis_matrix(Q: Float[Tensor, "n n"], pi: Float[Tensor, " n"]) -> Float
         raise ValueError(f"pi must hold {len(Q)} positive numbers, got {pi}")
     P = torch.minimum(Q, pi * Q.T / pi[:, None])
     P.diagonal().zero_()
-    return P + torch.diag(1 - P.sum(1))
+    return P + torch.diag((1 - P.sum(1)).clamp(min=0))  # the clamp meets rounding only

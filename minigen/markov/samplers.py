@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from minigen.shapes import X, like, noise, per_sample, readable
+from minigen.shapes import X, check_batch, like, noise, per_sample, readable
 
 LogProb = Callable[[X], Float[Tensor, "B"]]  # log p up to a constant, in nats
 
@@ -95,6 +95,7 @@ def _check_walk(step, n: int) -> None:
 
 def _start(log_prob: LogProb, x: X) -> Float[Tensor, "B"]:
     """log p at the start, which must be finite: a chain that begins where p = 0 has no ratio."""
+    check_batch(x, "x")
     value = log_prob(x).detach()
     if value.shape != x.shape[:1]:
         raise ValueError(
@@ -120,6 +121,7 @@ def _with_gradient(log_prob: LogProb, x: X) -> tuple[Tensor, X]:
 def _steps(move: Callable, x: X, info: tuple, n: int, generator) -> Iterator[State]:
     """n times: a proposal, what is known there, and the log of its acceptance; `info` travels."""
     look = 1 if readable(x) else 100  # a look at the values waits for the device
+    dtype = torch.promote_types(x.dtype, torch.float32)  # in half precision u is often 0
     bad = torch.zeros_like(info[0], dtype=torch.bool)
     for i in range(n):
         with torch.no_grad():
@@ -130,7 +132,7 @@ def _steps(move: Callable, x: X, info: tuple, n: int, generator) -> Iterator[Sta
                     f"log_prob became NaN or +inf within {i + 1} steps, in chain "
                     f"{int(bad.nonzero()[0])}: where p is 0 it should be -inf"
                 )
-            u = torch.rand(log_alpha.shape, generator=generator, device=x.device, dtype=x.dtype)
+            u = torch.rand(log_alpha.shape, generator=generator, device=x.device, dtype=dtype)
             accepted = u.log() < log_alpha
             after, before = (y, *info_y), (x, *info)
             x, *info = map(_choose, [accepted] * len(after), after, before)
@@ -184,6 +186,8 @@ def gibbs_random_scan(
 
 def _redraw(x: X, i: int, draw: Callable, generator) -> X:
     new = draw(x, generator=generator)
+    if not torch.can_cast(new.dtype, x.dtype):
+        raise TypeError(f"conditional {i} draws {new.dtype}, but x is {x.dtype}: start from floats")
     if new.shape == x.shape:
         return new
     if new.shape != x.shape[:1]:

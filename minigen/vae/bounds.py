@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minigen.normal import kl_terms
-from minigen.shapes import X, check_alike, check_count, noise
+from minigen.shapes import X, check_alike, check_batch, check_count, noise
 
 from .model import VAE, Latent
 
@@ -30,8 +30,10 @@ def kl_residual(
     `delta_log_var` is log Δv, `log_var2` log v. [Vahdat & Kautz 2020, eq. 2]
     """
     # dtype=: a Python number would pass through float32 on its way to float64
-    log_var2 = torch.as_tensor(log_var2, dtype=delta_mean.dtype, device=delta_mean.device)
-    return kl_terms(delta_mean * torch.exp(-0.5 * log_var2), delta_log_var).flatten(1).sum(1)
+    dtype = torch.result_type(delta_mean, 1.0)
+    log_var2 = torch.as_tensor(log_var2, dtype=dtype, device=delta_mean.device)
+    terms = kl_terms(delta_mean * torch.exp(-0.5 * log_var2), delta_log_var)
+    return terms[:, None].flatten(1).sum(1)  # (B,) is (B, 1)
 
 
 def kl_normal(
@@ -45,6 +47,7 @@ def kl_normal(
     KL(N(mean, v) ‖ N(mean2, v2)) = ½ Σ (log v2/v + (v + (mean − mean2)²)/v2 − 1).
     [Kingma & Welling 2014, appendix B]
     """
+    check_alike(mean, log_var, "mean and log_var")
     return kl_residual(mean - mean2, log_var - log_var2, log_var2)
 
 
@@ -124,6 +127,7 @@ def free_bits(mean: Latent, log_var: Latent, floor: float) -> Float[Tensor, ""]:
     """
     if not floor >= 0:
         raise ValueError(f"floor is in nats per latent and must be 0 or more, got {floor}")
+    check_batch(mean, "mean")
     return kl_terms(mean, log_var).mean(0).clamp(min=floor).sum()
 
 

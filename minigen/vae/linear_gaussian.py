@@ -5,11 +5,11 @@ greatest likelihood have closed forms. [Tipping & Bishop 1999]
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from minigen.shapes import X, check_count, check_finite, noise, wide
+from minigen.shapes import X, check_batch, check_count, check_finite, noise, wide
 
 Latent = Float[Tensor, "B k"]
 Nats = Float[Tensor, " B"]
@@ -23,22 +23,24 @@ class LinearGaussian:
     [Tipping & Bishop 1999]
     """
 
-    def __init__(self, W: Float[Tensor, "D k"], b: Float[Tensor, "D"], sigma: float | Tensor):
+    def __init__(self, W: Real[Tensor, "D k"], b: Real[Tensor, "D"], sigma: float | Tensor):
         if W.ndim != 2 or b.shape != W.shape[:1]:
             raise ValueError(f"need W (D, k) and b (D,), got {tuple(W.shape)} and {tuple(b.shape)}")
         check_count(W.shape[1], "the latent size")
-        self.W, self.b = W, b
-        self.sigma = torch.as_tensor(sigma, dtype=W.dtype, device=W.device)
+        dtype = torch.promote_types(torch.promote_types(W.dtype, b.dtype), torch.float32)
+        self.W, self.b = W, b = W.to(dtype), b.to(dtype)
+        self.sigma = torch.as_tensor(sigma, dtype=dtype, device=W.device)
         if not bool(self.sigma > 0):
             raise ValueError(f"sigma is a standard deviation and must be positive: {sigma}")
         self.eye = torch.eye(W.shape[1], dtype=W.dtype, device=W.device)
         self._m = W.T @ W + self.sigma**2 * self.eye
 
     def _centred(self, x: X) -> Float[Tensor, "B D"]:
-        x = x.flatten(1)
+        check_batch(x, "x")
+        x = x[:, None].flatten(1)  # (B,) is (B, 1)
         if x.shape[1] != len(self.b):
             raise ValueError(f"x has {x.shape[1]} values a sample, the model {len(self.b)}")
-        return x - self.b
+        return x.to(self.b.dtype) - self.b
 
     def log_prob(self, x: X) -> Nats:
         """log p(x) = log N(x; b, W Wᵀ + σ² I), in nats."""
@@ -83,7 +85,8 @@ class LinearGaussian:
         [Tipping & Bishop 1999, eq. 7–8]
         """
         check_count(k, "k")
-        x = check_finite(x.flatten(1))
+        check_batch(x, "x")
+        x = check_finite(x)[:, None].flatten(1)
         if k >= x.shape[1]:
             raise ValueError(f"k must be below the number of values a sample, {x.shape[1]}: {k}")
         data = wide(x)
@@ -92,5 +95,5 @@ class LinearGaussian:
         var = value[:-k].mean()
         if not bool(var > 1e-14 * value[-1]):
             raise ValueError(f"the data lie in {k} dimensions or fewer: no variance is left to σ")
-        W = vector[:, -k:] * (value[-k:] - var).sqrt()
+        W = vector[:, -k:] * (value[-k:] - var).clamp(min=0).sqrt()  # the clamp meets rounding only
         return cls(W.to(x), b.to(x), var.sqrt().to(x))

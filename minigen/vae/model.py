@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from minigen.shapes import X, check_count, check_finite, noise, readable
+from minigen.shapes import X, check_batch, check_count, check_finite, noise, readable
 
 from .likelihoods import Gaussian
 
@@ -41,16 +41,18 @@ class VAE(nn.Module):
 
     def encode(self, x: X) -> tuple[Latent, Latent]:
         """The mean and log_var of q(z | x), each (B, k)."""
+        check_batch(x, "x")
         if readable(x):
             check_finite(x)
         out = self.encoder(x)
-        width = out.shape[1] if out.ndim == 2 else 0
+        shape = tuple(getattr(out, "shape", ()))  # two tensors in a tuple have none
+        width = shape[1] if len(shape) == 2 else 0
         fits = width == 2 * self.latent if self.latent else width > 0 and width % 2 == 0
-        if out.shape[:1] != x.shape[:1] or not fits:
+        if shape[:1] != x.shape[:1] or not fits:
             want = f"2 × {self.latent}" if self.latent else "2k"
             raise ValueError(
                 f"the encoder must give mean and log_var side by side, ({len(x)}, {want}), "
-                f"but gave {tuple(out.shape)}"
+                f"but gave {shape or type(out).__name__}"
             )
         if readable(x) and not bool(torch.isfinite(out).all()):
             raise ValueError(
@@ -70,6 +72,7 @@ class VAE(nn.Module):
         if check is not None and readable(x):
             check(x)
         p = self.decode(z.flatten(0, 1))
+        x = x[:, None] if x.ndim == 1 and p.event_shape == (1,) else x  # (B,) is (B, 1)
         rows = x.expand(len(z), *x.shape).flatten(0, 1)
         if p.batch_shape != rows.shape[:1] or p.event_shape != x.shape[1:]:
             raise ValueError(
@@ -119,9 +122,16 @@ def mlp(
     if min(*shape, hidden) < 1 or depth < 0:
         raise ValueError(f"sizes must be positive, got {shape}, hidden={hidden}, depth={depth}")
     dim = math.prod(shape)
-    encoder = nn.Sequential(nn.Flatten(), *_layers(dim, hidden, depth, 2 * latent))
+    encoder = nn.Sequential(_Vectors(), *_layers(dim, hidden, depth, 2 * latent))
     decoder = nn.Sequential(*_layers(latent, hidden, depth, dim), nn.Unflatten(1, shape))
     return VAE(encoder, decoder, Gaussian() if likelihood is None else likelihood, latent=latent)
+
+
+class _Vectors(nn.Flatten):
+    """Samples of any shape as vectors (B, D); numbers (B,) are (B, 1)."""
+
+    def forward(self, x: X) -> Tensor:
+        return super().forward(x[:, None])
 
 
 def _layers(into: int, hidden: int, depth: int, out: int) -> list[nn.Module]:
