@@ -16,9 +16,10 @@ from minigen.paths import GaussianPath, Readout, denoiser, x0
 from minigen.shapes import (
     Denoiser,
     Label,
-    Net,
     Time,
     X,
+    check_alike,
+    check_generator,
     check_time,
     like,
     per_sample,
@@ -37,35 +38,38 @@ def cfg(cond: Denoiser, uncond: Denoiser, scale: float) -> Denoiser:
     (its null label), are asked in one call on a batch of 2B. What is sampled is not the density
     p(x) p(y | x)^scale. [Ho & Salimans 2022, eq. 6]
     """
+    scale = float(scale)
     if scale in (0, 1):
         return cond if scale else uncond
-    if _one_network(cond, uncond):
-        return denoiser(_both(cond, uncond, scale), cond.path, cond.src)
-    return lambda xt, t: torch.lerp(uncond(xt, t), cond(xt, t), scale)
-
-
-def _one_network(cond: Denoiser, uncond: Denoiser) -> bool:
-    """Whether both read x0 off one network with a null label, so that guidance is of its output."""
-    return (
-        isinstance(cond, Readout)
-        and isinstance(uncond, Readout)
-        and getattr(cond.net, "classes", None) is not None
-        and (cond.net, cond.path, cond.src) == (uncond.net, uncond.path, uncond.src)
-        and cond.dst == uncond.dst == x0
-    )
-
-
-def _both(cond: Readout, uncond: Readout, scale: float) -> Net:
-    """The guided network, c and u in one call of it on a batch of 2B."""
+    if not _alike(cond, uncond):
+        return lambda xt, t: torch.lerp(uncond(xt, t), cond(xt, t), scale)
+    both = _in_one_call if getattr(cond.net, "classes", None) and cond.net is uncond.net else _apart
 
     def net(xt: X, t: Time, label: None = None) -> X:
-        null = torch.full((len(xt),), cond.net.classes, device=xt.device)
-        labels = torch.cat([null if k is None else k for k in (cond.labels(xt), uncond.labels(xt))])
-        both = cond.net(torch.cat([xt, xt]), torch.cat([t, t]) if t.ndim else t, labels)
-        c, u = both.chunk(2)
+        c, u = both(cond, uncond, xt, t)
         return torch.lerp(u, c, scale)
 
-    return net
+    return denoiser(net, cond.path, cond.src)
+
+
+def _alike(cond: Denoiser, uncond: Denoiser) -> bool:
+    """Whether both are read alike off networks' outputs, so that these can be guided instead."""
+    if not (isinstance(cond, Readout) and isinstance(uncond, Readout)):
+        return False
+    same = (cond.path, cond.src) == (uncond.path, uncond.src)
+    return same and cond.dst == uncond.dst == x0
+
+
+def _apart(cond: Readout, uncond: Readout, xt: X, t: Time) -> tuple[X, X]:
+    return cond.for_batch(xt)(xt, t), uncond.for_batch(xt)(xt, t)
+
+
+def _in_one_call(cond: Readout, uncond: Readout, xt: X, t: Time) -> tuple[X, X]:
+    """Both outputs of one network from a batch of 2B, its null label in the place of None."""
+    null = torch.full((len(xt),), cond.net.classes, device=xt.device)
+    labels = torch.cat([null if k is None else k for k in (cond.labels(xt), uncond.labels(xt))])
+    both = cond.net(torch.cat([xt, xt]), torch.cat([t, t]) if t.ndim else t, labels)
+    return both.chunk(2)
 
 
 def log_prob_gradient(log_p: LogProb, xt: X, t: Time) -> X:
@@ -77,10 +81,11 @@ def log_prob_gradient(log_p: LogProb, xt: X, t: Time) -> X:
     with torch.enable_grad():
         x = xt.detach().requires_grad_()
         value = log_p(x, t)
-        if value.shape != x.shape[:1]:
+        if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(
-                f"log_p must give log p(y | xt) for the one label wanted, shape ({len(x)},), got "
-                f"{tuple(value.shape)}: pick the label's column of the log-softmax"
+                f"log_p must give log p(y | xt) for the one label wanted, a tensor ({len(x)},), "
+                f"got {got}: pick the label's column of the log-softmax"
             )
         grad = None
         if value.requires_grad:
@@ -121,6 +126,7 @@ def classifier_mean(mean: X, var: Tensor, grad: X, scale: float = 1.0) -> X:
     The exponential tilt of a normal by its linear exponent; `var` () or (B,) or as the data, grad
     taken at the mean. [Dhariwal & Nichol 2021, Algorithm 1]
     """
+    check_alike(mean, grad, "mean and grad")
     return mean + scale * (var if var.ndim > 1 else like(var, mean)) * grad
 
 
@@ -136,8 +142,9 @@ def drop_label(
         raise ValueError(f"p is the probability to drop a label and lies in [0, 1], got {p}")
     if null is None:
         raise ValueError("there is no null label: make the net with classes=K, and null is K")
-    if readable(label) and label.numel() and int(label.max()) > null:
-        raise ValueError(f"null = {null}, but label {int(label.max())} is above it: null is K")
+    if readable(label) and label.numel() and int(label.max()) >= null:
+        raise ValueError(f"null = {null}, but there is a label {int(label.max())}: null is K")
+    check_generator(label, generator)
     dropped = torch.rand(label.shape, generator=generator, device=label.device) < p
     return torch.where(dropped, null, label)
 

@@ -13,7 +13,20 @@ from torch import Tensor
 
 from minigen import targets
 from minigen.paths import GaussianPath, reading
-from minigen.shapes import Denoiser, Time, X, check_falls, check_generator, like, noise, readable
+from minigen.shapes import (
+    Denoiser,
+    Time,
+    X,
+    check_alike,
+    check_batch,
+    check_count,
+    check_dtype,
+    check_falls,
+    check_generator,
+    like,
+    noise,
+    readable,
+)
 
 Score = Callable[[X], X]  # x -> ∇ log p(x)
 NoisyScore = Callable[[X, Float[Tensor, ""] | Float[Tensor, "B"]], X]  # (x, sigma) -> ∇ log p_σ(x)
@@ -21,6 +34,7 @@ NoisyScore = Callable[[X, Float[Tensor, ""] | Float[Tensor, "B"]], X]  # (x, sig
 
 def _at(score: Callable, x: X, *rest) -> X:
     """score(x, *rest), which must have the shape of x."""
+    check_dtype(score, x)
     s = score(x, *rest)
     if not isinstance(s, Tensor) or s.shape != x.shape:
         got = tuple(s.shape) if isinstance(s, Tensor) else type(s).__name__
@@ -29,7 +43,7 @@ def _at(score: Callable, x: X, *rest) -> X:
 
 
 def _half_square(v: X) -> Float[Tensor, "B"]:
-    return 0.5 * v.square().flatten(1).sum(1)
+    return 0.5 * v.square().reshape(len(v), -1).sum(1)
 
 
 # Losses -----------------------------------------------------------------------------------------
@@ -37,6 +51,7 @@ def _half_square(v: X) -> Float[Tensor, "B"]:
 
 def explicit_loss(score: Score, true_score: Score, x: X) -> Float[Tensor, "B"]:
     """½ ‖score(x) − true_score(x)‖², half Fisher's divergence if x ~ p. [Hyvärinen 2005, eq. 2]"""
+    check_batch(x, "x")
     return _half_square(_at(score, x) - _at(true_score, x))
 
 
@@ -56,6 +71,8 @@ def _grad(y: Tensor, x: X, create_graph: bool) -> X:
 
 
 def _followed(x: X) -> X:
+    """x, or a copy of it, that a gradient leads to."""
+    check_batch(x, "x")
     return x if x.requires_grad else x.detach().requires_grad_()
 
 
@@ -71,8 +88,8 @@ def implicit_loss(score: Score, x: X) -> Float[Tensor, "B"]:
     with torch.enable_grad():
         s = _at(score, x)
         loss = _half_square(s)
-        for i, s_i in enumerate(s.flatten(1).unbind(1)):
-            loss = loss + _grad(s_i.sum(), x, learn).flatten(1)[:, i]
+        for i, s_i in enumerate(s.reshape(len(x), -1).unbind(1)):
+            loss = loss + _grad(s_i.sum(), x, learn).reshape(len(x), -1)[:, i]
     return loss if learn else loss.detach()
 
 
@@ -100,8 +117,7 @@ def sliced_loss(
     `draw(x, generator=)` gives directions shaped as x with E vvᵀ = I; on the unit sphere they need
     a factor √D. Raises as `implicit_loss`. [Song et al. 2019, eq. 8, its variance-reduced form]
     """
-    if directions < 1:
-        raise ValueError(f"a slice needs a direction: directions must be ≥ 1, got {directions}")
+    check_count(directions, "directions")
     learn, x = torch.is_grad_enabled(), _followed(x)
     with torch.enable_grad():
         s = _at(score, x)
@@ -109,7 +125,7 @@ def sliced_loss(
         for _ in range(directions):
             v = draw(x.detach(), generator=generator)
             slope = _grad((v * s).sum(), x, learn)
-            loss = loss + (v * slope).flatten(1).sum(1) / directions
+            loss = loss + (v * slope).reshape(len(x), -1).sum(1) / directions
     return loss if learn else loss.detach()
 
 
@@ -122,8 +138,8 @@ def denoising_loss(
     Its target −eps/σ is ∇ log N(x̃; x, σ² I) in the noisy x̃; its least mean is ½ (D − σ² E‖s_σ‖²),
     between 0 and D/2 at every level. [Vincent 2011; Song & Ermon 2019, eq. 5 and 6]
     """
-    if x.shape != eps.shape:
-        raise ValueError(f"eps must have the shape of x, {tuple(x.shape)}, got {tuple(eps.shape)}")
+    check_batch(x, "x")
+    check_alike(x, eps, "x and eps")
     sigma = _check_sigma(sigma, x).to(x)
     scale = like(sigma, x)
     return _half_square(scale * _at(score, x + scale * eps, sigma) + eps)
@@ -203,9 +219,11 @@ def _check_ladder(sigmas) -> Float[Tensor, " L"]:
 
 def _walk(levels: list[tuple[Score, float]], x: X, n: int, generator) -> Iterator[X]:
     """n steps on each level (score, h). What can be wrong is found here, before the first step."""
+    check_batch(x, "x")
+    check_count(n)
     h = min(h for _, h in levels)
-    if not 0 < h < math.inf or n < 1:
-        raise ValueError(f"step and n must be positive, got step {h:g} and n {n}")
+    if not 0 < h < math.inf:
+        raise ValueError(f"step must be positive and finite, got {h:g}")
     check_generator(x, generator)
     with torch.no_grad():
         first = _at(levels[0][0], x)

@@ -421,6 +421,27 @@ def test_straightness_is_half_pi_s_before_reflow():
     assert abs(float(alone) - 0.785398) < 4e-5
 
 
+def test_the_times_are_not_rounded_with_the_data():
+    """Between 0.5 and 1 bfloat16 knows 128 times; 1000 are asked for."""
+    x0, seen = torch.ones(2, 3, dtype=torch.bfloat16), []
+    flow.straightness(lambda xt, t: seen.append(t) or xt, x0, x0, 1000)
+    assert_close(torch.stack(seen), (torch.arange(1000) + 0.5) / 1000)
+
+
+def test_data_of_one_number_are_points_on_the_line():
+    g = torch.Generator().manual_seed(0)
+    x0, eps, t = (torch.rand(6, dtype=F64, generator=g) for _ in range(3))
+    bend = lambda xt, t, label=None: torch.sin(3 * xt)
+    for f in (
+        lambda x, y: flow.loss(bend, x, y, t),
+        lambda x, y: flow.straightness(bend, x, y, 5),
+        flow.transport_cost,
+        flow.couple,
+    ):
+        assert_close(f(x0, eps), f(x0[:, None], eps[:, None]))
+    assert bool((eps[flow.couple(x0, eps)][x0.argsort()].diff() > 0).all())
+
+
 def unit_pairs():
     e = torch.tensor([[-1.0, -1.0], [-1, 1], [1, -1], [1, 1]], dtype=F64)
     return MEAN[:1] + 0.5 * e[:, :1], e[:, 1:]
@@ -540,10 +561,10 @@ def test_bad_times_are_named():
 
 
 def test_bad_couplings_are_named():
-    x = torch.randn(129, 2)
-    with pytest.raises(ValueError, match=r"at most 128 samples, got 129.*split\(128\)"):
+    x = torch.randn(1025, 2)
+    with pytest.raises(ValueError, match=r"at most 1024 samples, got 1025.*split\(1024\)"):
         flow.couple(x, x)
-    assert flow.couple(x[:128], x[:128]).tolist() == list(range(128))
+    assert flow.couple(x[:1024], x[:1024]).tolist() == list(range(1024))
     for bad in (math.nan, math.inf):
         y = x[:3].clone()
         y[1, 0] = bad
@@ -576,19 +597,25 @@ def test_shapes_that_differ_are_named(run_python):
     said = run_python(
         "import torch; from minigen import flow\n"
         "x, t = torch.randn(5, 2), torch.tensor(0.5)\n"
+        "net = torch.nn.Linear(2, 2)\n"
         "same, one = lambda x, t, label=None: x, lambda x, t, label=None: x[:, :1]\n"
         "for call in (lambda: flow.couple(x, x[:4]), lambda: flow.transport_cost(x, x[:1]),\n"
         "    lambda: flow.straightness(same, x, x[:, :1]), lambda: flow.loss(same, x, x[:1], t),\n"
         "    lambda: flow.loss(one, x, x, t), lambda: flow.loss(same, x, x, torch.rand(5, 1)),\n"
         "    lambda: flow.couple(x.long(), x), lambda: flow.grid(2.5),\n"
-        "    lambda: flow.loss(same, x, x, torch.rand(1)), lambda: flow.loss(same, x, x, 0.5)):\n"
+        "    lambda: flow.loss(same, x, x, torch.rand(1)), lambda: flow.loss(same, x, x, 0.5),\n"
+        "    lambda: flow.loss(same, x, x.double(), t), lambda: flow.couple(x.double(), x),\n"
+        "    lambda: flow.loss(net, x.double(), x.double(), t)):\n"
         "    try: print('nothing', call())\n"
         "    except (ValueError, TypeError) as error: print(error)"
     ).splitlines()
     assert all("share one shape" in line for line in said[:4])
-    assert "the data's shape (5, 2), the net's (5, 1)" in said[4]
+    assert "for states (5, 2) the net or denoiser gave (5, 1)" in said[4]
     assert "t must have shape () or (B,)" in said[5]
     assert said[6] == "x0 must be a float tensor of shape (B, ...), got torch.int64"
     assert "whole number" in said[7]
     assert said[8] == "1 times were given for a batch of 5"
     assert "t must be a float tensor" in said[9]
+    assert "share one dtype, got torch.float32 and torch.float64" in said[10]
+    assert "share one dtype, got torch.float64 and torch.float32" in said[11]
+    assert "the states are torch.float64 but the net" in said[12]

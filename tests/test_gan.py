@@ -357,7 +357,7 @@ def test_what_does_not_fit_is_named_at_the_call():
     ):
         with pytest.raises(ValueError, match=message):
             gan.alternate(**{**fit, **change})
-    for change, message in (({"real": lambda: None}, "real\\(\\) must give a batch"),):
+    for change, message in (({"real": lambda: None}, "real\\(\\) must be a float tensor"),):
         with pytest.raises(TypeError, match=message):
             gan.alternate(**{**fit, **change})
 
@@ -400,7 +400,7 @@ def test_a_critic_that_gives_an_image_is_named(run_python):
     assert all("one number for each sample" in line for line in said[:8]), said
     assert "shape (B,), got (5, 1, 8, 8)" in said[0] and "shape (5,), got (5, 1)" in said[2]
     assert "shape (5,), got (4,)" in said[4]
-    assert "pair by pair" in said[8] and "no gradient leads" in said[9]
+    assert "real and fake share one shape" in said[8] and "no gradient leads" in said[9]
     assert "samples of numbers" in said[10] and "samples of numbers" in said[11]
     assert "log density gives one number" in said[12] and "halves of one mixture" in said[13]
     assert "T gives one number" in said[14] and "log density" in said[15] and len(said) == 16

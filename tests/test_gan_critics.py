@@ -70,6 +70,56 @@ def test_penalties_of_a_linear_critic_and_their_gradients(length):
         torch.testing.assert_close(grad, slope * unit, rtol=1e-12, atol=1e-12)
 
 
+def test_a_flat_critic_is_penalised_but_moves_no_weight():
+    """Slope w where x·w > 0 and 0 elsewhere: the penalties (‖w‖ − 1)² and 1, gradients 2 ½ a and 0.
+
+    With a = (‖w‖ − 1) w/‖w‖ on two samples of five, which is all that moves w.
+    """
+    w = torch.tensor([0.6, -1.1, 0.4], dtype=DOUBLE, requires_grad=True)
+    x = torch.tensor([1.0, -1.0, -1.0, 1.0, -1.0], dtype=DOUBLE)[:, None] * w.detach()
+    penalty = gan.gradient_penalty(lambda x: torch.relu(x @ w), x, x)
+    length = float(w.detach().norm())
+    want = torch.tensor([(length - 1) ** 2, 1, 1, (length - 1) ** 2, 1], dtype=DOUBLE)
+    torch.testing.assert_close(penalty, want)
+    (grad,) = torch.autograd.grad(penalty.sum(), w)
+    torch.testing.assert_close(grad, 2 * 2 * (length - 1) * w.detach() / length)
+    still = torch.zeros(3, dtype=DOUBLE, requires_grad=True)
+    penalty = gan.gradient_penalty(lambda x: x @ still, x, x)
+    assert penalty.tolist() == [1] * 5
+    assert torch.autograd.grad(penalty.sum(), still)[0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_wgan_gp_survives_small_relu_critics(seed):
+    """Of 16-16 ReLU critics every second one is flat on a sample of some step."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 2))
+    critic = nn.Sequential(
+        nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1), nn.Flatten(0)
+    )
+    with torch.no_grad():
+        critic[2].bias.fill_(-2.0)  # its second layer sleeps
+    real, latents = lambda: 3 + torch.randn(32, 2), lambda n: torch.randn(n, 2)
+    loop = gan.alternate(
+        net, critic, gan.wasserstein, real, latents=latents, steps=5, critic_steps=2,
+        penalty=lambda *given: 10 * gan.gradient_penalty(*given), progress=False,
+    )  # fmt: skip
+    assert len(list(loop)) == 5
+    for p in (*net.parameters(), *critic.parameters()):
+        assert bool(torch.isfinite(p).all())
+
+
+def test_data_of_one_number_are_points_on_the_line():
+    critic, x, y = lambda x: x.reshape(len(x)).sin(), draws(5) + 1, draws(5, seed=1)
+    for penalty in (gan.r1, gan.r2):
+        torch.testing.assert_close(penalty(critic, x), 0.5 * x.cos() ** 2)
+    found, want = (
+        gan.gradient_penalty(critic, a, b, generator=torch.Generator().manual_seed(0))
+        for a, b in ((x, y), (x[:, None], y[:, None]))
+    )
+    torch.testing.assert_close(found, want)
+
+
 def test_r1_and_r2_are_half_the_squared_score():
     law = normal(0.6, 0.7, 3)
     x = draws(5, 3) + 1
@@ -117,3 +167,40 @@ def test_logits_are_one_number_for_each_sample():
     for bad in (torch.zeros(()), torch.zeros(3, 1), torch.zeros(4), 0.5):
         with pytest.raises(ValueError, match="one number for each sample"):
             check_logits(bad, 3)
+    with pytest.raises(TypeError, match="logits are floats, got torch.int64"):
+        check_logits(torch.zeros(3).long(), 3)
+
+
+def test_batches_that_do_not_fit_are_named(run_python):
+    """In a fresh interpreter, as users meet it."""
+    said = run_python(
+        "import torch; from torch import nn; from minigen import gan\n"
+        "x, first = torch.ones(5, 3), lambda x: x[:, 0]\n"
+        "critic = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))\n"
+        "penalties = gan.r1, gan.r2, lambda critic, x: gan.gradient_penalty(critic, x, x)\n"
+        "def tried(function, *given):\n"
+        "    try: print('passed', function(*given))\n"
+        "    except (TypeError, ValueError) as error: print(error)\n"
+        "for bad in (x.long(), x[:0], x.numpy()):\n"
+        "    for penalty in penalties: tried(penalty, first, bad)\n"
+        "for penalty in penalties: tried(penalty, critic, x.double())\n"
+        "tried(gan.gradient_penalty, critic, x, x.double())\n"
+        "tried(gan.augment.consistency, critic, x, x.double(), lambda x: x)\n"
+        "tried(gan.augment.overfitting, x[:0, 0])\n"
+        "tried(gan.r1, lambda x: x.detach()[:, 0].numpy(), x)\n"
+        "tried(gan.optimal_discriminator(lambda x: x[:, 0].numpy(), first), x)\n"
+        "tried(gan.js, first, first, x[:0], x[:0]); tried(gan.js.bound, x[:0, 0], x[:, 0])\n"
+        "real = lambda: x[:0]\n"
+        "net = nn.Linear(3, 3)\n"
+        "tried(lambda: gan.alternate(net, critic, gan.hinge, real, latents=first, steps=1))\n"
+    ).splitlines()
+    assert all("must be a float tensor of shape (B, ...), got torch.int64" in s for s in said[:3])
+    assert all("holds no samples" in s for s in said[3:6])
+    assert all("must be a float tensor of shape (B, ...)" in s for s in said[6:9])
+    dtypes = "the states are torch.float64 but the net's parameters are torch.float32"
+    assert all(s.startswith(dtypes) for s in said[9:12])
+    assert said[12:14] == ["real and fake share one dtype, got torch.float32 and torch.float64"] * 2
+    assert "logits holds no samples" in said[14] and "(5,), got ndarray" in said[15]
+    assert "a tensor (5,), got ndarray" in said[16] and "x_p holds no samples" in said[17]
+    assert "T holds no samples" in said[18] and "real() holds no samples" in said[19]
+    assert len(said) == 20

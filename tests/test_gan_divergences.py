@@ -173,6 +173,18 @@ def test_the_dual_bounds_w1_from_below():
     assert abs(found[0] - (y.mean() - x.mean())) < 1e-12
 
 
+def test_where_one_law_is_nothing_no_gradient_is_nan():
+    """The limits of the slope: 0 wherever the weight of log p/q falls faster than it grows."""
+    for name, ends in (("kl", [-math.inf]), ("reverse_kl", [math.inf])):
+        r = torch.tensor(ends, dtype=DOUBLE, requires_grad=True)
+        (slope,) = torch.autograd.grad(gan.f_divergences[name].over_mean(r).sum(), r)
+        assert slope.tolist() == [0]
+    for name in ("js", "hellinger"):
+        r = torch.tensor([-math.inf, math.inf], dtype=DOUBLE, requires_grad=True)
+        (slope,) = torch.autograd.grad(gan.f_divergences[name].over_mean(r).sum(), r)
+        assert slope.tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("name", ["js", "hellinger"])
 def test_a_bounded_divergence_has_gradients_wherever_p_or_q_is_nearly_0(name):
     """Of √σ(r) by itself 0/0 would come, where σ(r) underflows."""

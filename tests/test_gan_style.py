@@ -134,6 +134,23 @@ def test_path_length_teaches_the_weights():
     assert torch.autograd.gradcheck(length, weight)
 
 
+def test_images_that_do_not_move_have_length_0_and_gradient_0():
+    """At J = 0 the norm's subgradient 0: one flat sample must not make every weight NaN."""
+    weight, w = torch.zeros(3, 10, dtype=DOUBLE, requires_grad=True), draws(4, 3, seed=1)
+    length = style.path_length(lambda w: w @ weight, w, generator=seeded(2))
+    (grad,) = torch.autograd.grad(((length - 1) ** 2).sum(), weight)
+    assert length.tolist() == [0] * 4 and not bool(grad.any())
+
+
+def test_latents_of_one_number():
+    w = draws(5, seed=1)
+    found, want = (
+        style.path_length(lambda w: w.reshape(-1, 1).sin(), v, generator=seeded(2))
+        for v in (w, w[:, None])
+    )
+    close(found, want)
+
+
 def test_truncation_keeps_the_mean_and_scales_the_covariance(device, double):
     w, mean = draws(50, 4, device=device), draws(4, seed=1, device=device)
     out = style.truncate(w, mean, 0.6)
@@ -201,22 +218,31 @@ def test_bad_input_is_named(run_python):
         "x, one, W = torch.randn(3, 2, 4, 4), torch.ones(3, 2), torch.ones(5, 2, 3, 3)\n"
         "def tried(function, *given, **more):\n"
         "    try: print('passed', function(*given, **more))\n"
-        "    except ValueError as error: print(error)\n"
+        "    except (TypeError, ValueError) as error: print(error)\n"
         "tried(s.adain, x, one, torch.ones(2)); tried(s.adain, x, torch.ones(3, 1), one)\n"
         "tried(s.adain, torch.ones(3, 2, 4, 4), one, one)\n"
         "tried(s.modulate, W, torch.ones(3, 1)); tried(s.modulate, W, torch.ones(2))\n"
         "tried(s.demodulate, W); tried(s.demodulate, s.modulate(W, 0 * one))\n"
+        "tried(s.conv, x[:0], s.modulate(W, one[:0]))\n"
         "tried(s.conv, x, s.modulate(W, one[:1])); tried(s.conv, x[:, :1], s.modulate(W, one))\n"
         "tried(s.path_length, lambda w: w[:1], one)\n"
         "tried(s.path_length, lambda w: w.detach(), one)\n"
         "tried(s.path_length, lambda w: torch.ones(3, 2, requires_grad=True), one)\n"
         "tried(s.truncate, one, torch.ones(3), 0.5); tried(s.truncate, one, one, 0.5)\n"
-        "tried(s.alias_free, torch.relu, x, factor=0)\n"
+        "for f in 0, 1.5: tried(s.alias_free, torch.relu, x, factor=f)\n"
+        "tried(s.resample, x, 0, 4)\n"
+        "pixels = (255 * x).to(torch.uint8)\n"
+        "tried(s.shift, pixels, 0.5, 0.0); tried(s.resample, pixels, 8, 8)\n"
+        "tried(s.alias_free, torch.relu, pixels); tried(s.adain, pixels, one, one)\n"
+        "tried(s.shift, x[0], 0.5, 0.0)\n"
     ).splitlines()
     want = ["scale and shift (B, C), got x (3, 2, 4, 4)"] * 2 + ["a channel that is constant"]
     want += ["weight is (O, C, h, w), scale (B, C)"] * 2 + ["as modulate gives it"]
-    want += ["a filter of zeros"] + ["weight (B, O, C, h, w), got x"] * 2
+    want += ["a filter of zeros", "x holds no samples"] + ["weight (B, O, C, h, w), got x"] * 2
     want += ["generate gives an image a latent"] + ["no gradient leads from generate(w)"] * 2
-    want += ["mean is the mean latent"] * 2 + ["how many times as fine"]
+    want += ["mean is the mean latent"] * 2 + ["factor must be a whole number"] * 2
+    want += ["height must be a whole number"]
+    want += ["x must be a float tensor of shape (B, ...), got torch.uint8"] * 4
+    want += ["x is (B, C, H, W), got x (2, 4, 4)"]
     assert len(said) == len(want)
     assert all(w in line for w, line in zip(want, said, strict=True)), said

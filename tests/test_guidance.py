@@ -207,6 +207,24 @@ def test_one_call_gives_what_two_give(label, double, device):
             assert torch.equal(found, alone(xt, t))
 
 
+def test_guidance_away_from_one_class_and_towards_none(double, device):
+    """u + γ (c − u) with the null label in either place, or in neither: each half keeps its own."""
+    torch.manual_seed(0)
+    net, path, xt = Counting(double).to(device), PATHS["vp"], states(dtype=double, device=device)
+    t = torch.linspace(0.1, 0.9, 7, device=device).double()
+    for labels in ((None, 2), (1, 2), (2, 1)):
+        c, u = (paths.denoiser(net, path, targets.eps, k) for k in labels)
+        rows = [torch.full((7,), 3 if k is None else k, device=device) for k in labels]  # null is K
+        (a, b), (y_c, y_u) = (
+            (like(k(t), xt) for k in (path.a, path.b)),
+            (net(xt, t, k) for k in rows),
+        )
+        want = (xt - b * (y_u + 2.5 * (y_c - y_u))) / a
+        net.calls.clear()
+        torch.testing.assert_close(guidance.cfg(c, u, 2.5)(xt, t), want, rtol=1e-11, atol=1e-11)
+        assert net.calls == [14]
+
+
 def test_two_networks_are_called_by_themselves(double, device):
     torch.manual_seed(0)
     one, other = Counting(double).to(device), Counting(double).to(device)
@@ -216,25 +234,40 @@ def test_two_networks_are_called_by_themselves(double, device):
     torch.testing.assert_close(guidance.cfg(c, u, 2.5)(xt, t), want, rtol=1e-12, atol=1e-12)
 
 
-def wrappers(path, law):
-    """Each wrapper, and all of them on top of one another."""
-    c, u = law.denoiser(path, label=1), law.denoiser(path)
-    log_p = chosen(law.classifier(path), 1)
+def test_two_velocity_networks_are_guided_as_velocities(double, device):
+    """Also at t = 0, where no velocity could be read from a guided x̂0; and guidance of guidance."""
+    torch.manual_seed(0)
+    one, other = Counting(double).to(device), Counting(double).to(device)
+    path, xt = PATHS["vp"], states(dtype=double, device=device)
+    c, u = (paths.denoiser(net, path, targets.velocity, 1) for net in (one, other))
+    zero = torch.zeros((), dtype=double, device=device)
+    nested = guidance.cfg(guidance.cfg(c, u, 2.5), u, 0.5)
+    fields = [flow.velocity(f, path)(xt, zero) for f in (guidance.cfg(c, u, 2.5), nested, c, u)]
+    torch.testing.assert_close(fields[0], torch.lerp(fields[3], fields[2], 2.5))
+    torch.testing.assert_close(fields[1], torch.lerp(fields[3], fields[2], 1.25))
+
+
+def on_top_of_one_another(c, u, path, log_p):
     inner = guidance.cfg(guidance.clip(c, -2.0, 2.0), u, 1.5)
-    return {
-        "cfg": guidance.cfg(c, u, 3.0),
-        "classifier": guidance.classifier(u, path, log_p, 1.4),
-        "clip": guidance.clip(u, -0.5, 0.9),
-        "interval": guidance.interval(c, u, 0.3, 0.6),
-        "all": guidance.interval(guidance.classifier(inner, path, log_p, 0.5), u, 0.2, 0.7),
-    }
+    return guidance.interval(guidance.classifier(inner, path, log_p, 0.5), u, 0.2, 0.7)
 
 
-@pytest.mark.parametrize("kind", ["cfg", "classifier", "clip", "interval", "all"])
+# Each wrapper of a conditional and an unconditional denoiser: a new one joins by adding its name.
+WRAPPERS = {
+    "cfg": lambda c, u, path, log_p: guidance.cfg(c, u, 3.0),
+    "classifier": lambda c, u, path, log_p: guidance.classifier(u, path, log_p, 1.4),
+    "clip": lambda c, u, path, log_p: guidance.clip(u, -0.5, 0.9),
+    "interval": lambda c, u, path, log_p: guidance.interval(c, u, 0.3, 0.6),
+    "all": on_top_of_one_another,
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPERS)
 @pytest.mark.parametrize("name", MID)
 def test_samplers_take_every_wrapper(kind, name, double, device):
     path, law = PATHS[name], mixture(double, device)
-    denoise, xt = wrappers(path, law)[kind], states(dtype=double, device=device)
+    xt, log_p = states(dtype=double, device=device), chosen(law.classifier(path), 1)
+    denoise = WRAPPERS[kind](law.denoiser(path, label=1), law.denoiser(path), path, log_p)
     grid = torch.tensor([0.95, 0.5, 0.2, 0.0], dtype=torch.float64)
     g = torch.Generator(device).manual_seed(0)
     for chain in (
@@ -334,6 +367,9 @@ def test_bad_numbers_are_named(device):
     for p in (-0.1, 1.5, math.nan):
         with pytest.raises(ValueError, match="lies in"):
             guidance.drop_label(label, p, 3)
+    with pytest.raises(ValueError, match="make it with torch.Generator"):
+        guidance.drop_label(label.to("meta"), 0.5, 3, generator=torch.Generator())
+    assert guidance.drop_label(label[:0], 0.5, 3).shape == (0,)
     u = mixture().denoiser(PATHS["vp"])
     with pytest.raises(ValueError, match="low < high"):
         guidance.clip(u, 1.0, -1.0)
@@ -347,13 +383,20 @@ def test_a_missing_null_label_is_named(run_python):
         "import torch; from minigen import guidance, nets, paths, targets\n"
         "net = nets.MLP(2)\n"
         "label = torch.tensor([0, 2, 1])\n"
-        "for null in (net.classes, 1):\n"
+        "for null in (net.classes, 1, 2):\n"
         "    try: guidance.drop_label(label, 0.1, null)\n"
         "    except ValueError as error: print(error)\n"
         "path = paths.VP()\n"
         "c, u = paths.denoiser(net, path, targets.eps, 1), paths.denoiser(net, path, targets.eps)\n"
         "try: guidance.cfg(c, u, 2.0)(torch.zeros(3, 2), torch.tensor(0.5))\n"
-        "except ValueError as error: print(error)"
+        "except ValueError as error: print(error)\n"
+        "one, law = torch.tensor(0.5), lambda x, t: x.detach()[:, 0].numpy()\n"
+        "for call in (lambda: guidance.log_prob_gradient(law, torch.zeros(3, 2), one),\n"
+        "    lambda: guidance.classifier_mean(torch.zeros(2, 2), one, torch.ones(2))):\n"
+        "    try: print(call())\n"
+        "    except ValueError as error: print(error)"
     ).splitlines()
-    assert "there is no null label" in said[0] and "null is K" in said[1]
-    assert "made without classes" in said[2]
+    assert "there is no null label" in said[0]
+    assert all("there is a label 2: null is K" in line for line in said[1:3])
+    assert "made without classes" in said[3] and "a tensor (3,), got ndarray" in said[4]
+    assert "mean and grad share one shape" in said[5]

@@ -98,7 +98,7 @@ def test_another_python_is_refused_with_a_sentence(version, accepted, tmp_path):
     (tmp_path / "python").write_text(
         f'#!/bin/sh\n[ "$1" = --version ] && echo "Python {version}.0" && exit\n'
         f'[ "$1" = -m ] && echo reached venv && exit 1\n'
-        f'exec {sys.executable} -c "import sys; sys.version_info = ({major}, {minor}, 0); $2"\n'
+        f'exec "{sys.executable}" -c "import sys; sys.version_info = ({major}, {minor}, 0); $2"\n'
     )
     (tmp_path / "python").chmod(0o755)
     make = ["make", f"PYTHON={tmp_path}/python", "test"]

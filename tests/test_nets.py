@@ -251,9 +251,34 @@ def test_bad_data(make):
         (lambda: nets.ResMLP(2, classes=-1), "shape, out and classes must be positive"),
         (lambda: nets.UNet((1, 8, 10)), r"H and W divisible by 4, got \(1, 8, 10\)"),
         (lambda: nets.UNet(64), r"needs a shape \(C, H, W\)"),
-        (lambda: nets.UNet((1, 8, 8), channels=12), "must be divisible by 8, got"),
+        (lambda: nets.MLP(2, classes=0), "shape, out and classes must be positive, got 2, 1 and 0"),
+        (lambda: nets.MLP(2, hidden=0), "hidden must be a whole number of at least 1, got 0"),
+        (lambda: nets.MLP(2, depth=0), "depth must be a whole number of at least 1, got 0"),
+        (lambda: nets.ResMLP(2, hidden=0), "hidden must be a whole number of at least 1"),
+        (lambda: nets.ResMLP(2, depth=0), "depth must be a whole number of at least 1"),
+        (lambda: nets.UNet((1, 8, 8), multiples=()), "number of multiples must be a whole number"),
+        (lambda: nets.UNet((1, 8, 8), channels=0), r"must be 8, 16, 24, …, got \[0, 0, 0, 0\]"),
+        (
+            lambda: nets.UNet((1, 8, 8), multiples=(1, 0)),
+            r"must be 8, 16, 24, …, got \[32, 32, 0\]",
+        ),
+        (lambda: nets.UNet((1, 8, 8), 4, (2, 2)), r"must be 8, 16, 24, …, got \[4, 8, 8\]"),
+        (lambda: nets.UNet((1, 8, 8), channels=12), "must be 8, 16, 24, …, got"),
     ],
 )
 def test_bad_construction(bad, message):
     with pytest.raises(ValueError, match=message):
         bad()
+
+
+def test_a_module_of_another_dtype_is_named():
+    net, x = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.PReLU()), torch.zeros(3, 2)
+    for fits in (net, torch.nn.ReLU(), lambda x: x):
+        nets.check_dtype(fits, x)
+    with pytest.raises(TypeError, match="data is torch.float64 but the net torch.float32"):
+        nets.check_dtype(net, x.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        nets.check_dtype(net, x.bfloat16())
+    net[0].double()  # of two dtypes, as under mixed precision: whoever makes such a net knows
+    nets.check_dtype(net, x)
+    nets.check_dtype(net, x.double())

@@ -472,6 +472,26 @@ def test_a_net_that_predicts_the_noise_is_a_score(device):
         assert_close(read(x, t), -net(x, t) / b, rtol=1e-3, atol=1e-4)
 
 
+LEVELS = tensor(0.5, 0.6, 0.7, 0.8)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda s, x: score.explicit_loss(s, torch.cos, x),
+        lambda s, x: score.implicit_loss(s, x),
+        lambda s, x: score.sliced_loss(s, x, generator=torch.Generator().manual_seed(0)),
+        lambda s, x: score.denoising_loss(lambda x, sigma: s(x), x, LEVELS, 0.3 + 0 * x),
+        lambda s, x: torch.stack(
+            [*score.langevin(s, x, step=0.1, n=3, generator=torch.Generator().manual_seed(0))]
+        ).reshape(3, -1),
+    ],
+)
+def test_data_of_one_number_are_points_on_the_line(loss):
+    x = tensor(-1.0, 0.4, 2.0, 0.7)
+    assert_close(loss(psi, x), loss(psi, x[:, None]))
+
+
 # What is refused --------------------------------------------------------------------------------
 
 # Read once more without the shapes checked at run time, which would speak before the module does.
@@ -491,14 +511,24 @@ ONE = torch.tensor(1.0)
         (lambda: plain.explicit_loss(lambda x: None, lambda x: x, X3), "got NoneType"),
         (lambda: plain.implicit_loss(lambda x: x.detach(), X3), "no gradient leads from"),
         (lambda: plain.sliced_loss(lambda x: X3.clone().requires_grad_(), X3), "no gradient leads"),
-        (lambda: plain.sliced_loss(lambda x: -x, X3, directions=0), "directions must be ≥ 1"),
+        (
+            lambda: plain.sliced_loss(lambda x: -x, X3, directions=0),
+            "directions must be a whole number",
+        ),
         (lambda: plain.sigmas(0.1, 1.0, 5), "a ladder falls"),
         (lambda: plain.sigmas(1.0, 0.0, 5), "sigma_min > 0"),
         (lambda: plain.sigmas(1.0, -0.1, 5), "sigma_min -0.1"),
         (lambda: plain.sigmas(1.0, 0.1, 1), "n 1"),
-        (lambda: plain.langevin(lambda x: -x, X3, step=0.0, n=3), "step and n must be positive"),
-        (lambda: plain.langevin(lambda x: -x, X3, step=math.nan, n=3), "step nan"),
-        (lambda: plain.langevin(lambda x: -x, X3, step=0.1, n=0), "n 0"),
+        (
+            lambda: plain.langevin(lambda x: -x, X3, step=0.0, n=3),
+            "step must be positive and finite, got 0",
+        ),
+        (lambda: plain.langevin(lambda x: -x, X3, step=math.nan, n=3), "finite, got nan"),
+        (
+            lambda: plain.langevin(lambda x: -x, X3, step=0.1, n=0),
+            "n must be a whole number of at least 1, got 0",
+        ),
+        (lambda: plain.langevin(lambda x: -x, X3, step=0.1, n=2.5), "whole number"),
         (lambda: plain.langevin(lambda x: x.sum(1), X3, step=0.1, n=1), "has that shape too"),
     ],
 )
@@ -531,8 +561,9 @@ def test_bad_ladders_are_refused_before_the_first_step(ladder, message):
         (torch.tensor([1.0, -2.0, 1.0]), X3, "its least is -2"),
         (torch.tensor([1.0, 2.0]), X3, r"shape \(\) or \(3,\), got \(2,\)"),
         (1.0, X3, "must be a float tensor"),
-        (ONE, torch.zeros(3, 1), "eps must have the shape of x"),
-        (ONE, torch.zeros(1, 2), "eps must have the shape of x"),
+        (ONE, torch.zeros(3, 1), "x and eps share one shape"),
+        (ONE, torch.zeros(1, 2), "x and eps share one shape"),
+        (ONE, X3.double(), "x and eps share one dtype"),
     ],
 )
 def test_bad_levels_are_refused(sigma, eps, message):
@@ -548,3 +579,27 @@ def test_a_time_without_noise_has_no_score():
             ValueError, match="x0 does not determine score at t = 0, where this path has b = 0"
         ):
             read(X3, t)
+
+
+EVERY = [
+    lambda s, x: plain.explicit_loss(s, s, x),
+    lambda s, x: plain.implicit_loss(s, x),
+    lambda s, x: plain.sliced_loss(s, x),
+    lambda s, x: plain.denoising_loss(s, x, ONE, x),
+    lambda s, x: plain.langevin(s, x, step=0.1, n=2),
+]
+
+
+@pytest.mark.parametrize("call", EVERY)
+def test_data_that_are_no_batch_of_floats_are_named(call):
+    minus = lambda x, sigma=None: -x
+    with pytest.raises(ValueError, match="x holds no samples"):
+        call(minus, X3[:0])
+    for bad in (X3.long(), X3.numpy()):
+        with pytest.raises(TypeError, match="x must be a float tensor"):
+            call(minus, bad)
+    net = torch.nn.Linear(2, 2)
+    with pytest.raises(TypeError, match="the states are torch.float64 but the net"):
+        call(net, X3.double())
+    with pytest.raises(ValueError, match="has that shape too, got ndarray"):
+        call(lambda x, sigma=None: x.detach().numpy(), X3)

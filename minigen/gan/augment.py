@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from minigen.shapes import X, check_alike, check_generator
+from minigen.shapes import X, check_batch, check_generator
 
-from .critics import Critic, check_logits
+from .critics import Critic, check_both, check_logits
 
 Images = Float[Tensor, "B C H W"]
 Augment = Callable[..., Images]  # (x, p, *, generator=None) -> x
@@ -22,9 +22,9 @@ Gen = torch.Generator | None
 
 def _chosen(x: Images, p: float, generator: Gen) -> Bool[Tensor, "B 1 1 1"]:
     """Which samples to edit; the one place where x, p and the generator are looked at."""
-    if not isinstance(x, Tensor) or x.ndim != 4:
-        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"augmentations take images, (B, C, H, W), got {got}")
+    check_batch(x, "x")
+    if x.ndim != 4:
+        raise ValueError(f"augmentations take images, (B, C, H, W), got {tuple(x.shape)}")
     if not 0 <= p <= 1:
         raise ValueError(f"p is the probability to edit a sample and lies in [0, 1], got {p}")
     check_generator(x, generator)
@@ -117,7 +117,8 @@ def compose(*parts: Augment) -> Augment:
 
 def overfitting(logits: Float[Tensor, "B"]) -> Float[Tensor, ""]:
     """r = E sign(critic(x)) on training data, 1 when overfitting."""
-    return check_logits(logits).detach().sign().mean()
+    check_batch(check_logits(logits), "logits")
+    return logits.detach().sign().mean()
 
 
 def adapt(p: float, r: float | Tensor, target: float = 0.6, step: float = 0.01) -> float:
@@ -141,7 +142,7 @@ def consistency(
     Balanced; with fake_weight = 0 that on real data alone. Calls augment(x, generator=generator).
     [Zhang et al. 2020; Zhao et al. 2021, Algorithm 1]
     """
-    check_alike(real, fake, "real and fake")
+    check_both(real, fake)
     terms = [torch.zeros(len(real), dtype=real.dtype, device=real.device)]
     for x, weight in ((real.detach(), real_weight), (fake.detach(), fake_weight)):
         if weight:

@@ -15,14 +15,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from minigen.shapes import X, check_alike, check_generator, like
+from minigen.shapes import X, check_alike, check_batch, check_dtype, check_generator, like
 
 Logits = Float[Tensor, "B"]
 Critic = Callable[[X], Logits]
 
 
 def check_logits(logits, n: int | None = None) -> Logits:
-    """The logits themselves, refused unless they are one number for each sample."""
+    """The logits themselves, refused unless they are one float for each sample."""
     want = "(B,)" if n is None else f"({n},)"
     if not isinstance(logits, Tensor) or logits.ndim != 1 or n not in (None, len(logits)):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -30,6 +30,8 @@ def check_logits(logits, n: int | None = None) -> Logits:
             f"a critic gives one number for each sample, shape {want}, got {got}: end it with "
             f".flatten(1) and a linear layer to 1, then .squeeze(1)"
         )
+    if not logits.is_floating_point():
+        raise TypeError(f"logits are floats, got {logits.dtype}")
     return logits
 
 
@@ -73,8 +75,17 @@ losses = {
 # What keeps a critic smooth ----------------------------------------------------------------------
 
 
-def _square_slope(critic: Critic, x: X) -> Float[Tensor, "B"]:
-    """‖∇ critic(x)‖² of each sample, differentiable in the critic's weights and in x."""
+def check_both(real: X, fake: X) -> None:
+    """Raises TypeError or ValueError unless real and fake are batches of one shape and dtype."""
+    check_batch(real, "real")
+    check_batch(fake, "fake")
+    check_alike(real, fake, "real and fake")
+
+
+def _slopes(critic: Critic, x: X, name: str) -> Float[Tensor, "B N"]:
+    """∇ critic(x) of each sample as a row, differentiable in the critic's weights and in x."""
+    check_batch(x, name)
+    check_dtype(critic, x)
     learn = torch.is_grad_enabled()
     x = x if x.requires_grad else x.detach().requires_grad_()
     with torch.enable_grad():
@@ -86,7 +97,7 @@ def _square_slope(critic: Critic, x: X) -> Float[Tensor, "B"]:
             "this penalty differentiates the critic in its input, but no gradient leads from its "
             "logits to x: was x detached, or the critic called under no_grad?"
         )
-    return grad.square().flatten(1).sum(1)
+    return grad.reshape(len(x), -1)
 
 
 def gradient_penalty(
@@ -95,25 +106,27 @@ def gradient_penalty(
     """A penalty on any slope but 1 of the critic, at a random point between each real and its fake.
 
     (‖∇ critic(x)‖ − 1)² at x = u real + (1 − u) fake, u uniform in [0, 1].
-    Each logit must depend on its own sample alone: no batch normalisation. Only a number under
-    no_grad. As `r1` and `r2`, raises ValueError where no gradient leads from the logits to x.
+    Where the critic is flat the penalty is 1 and its gradient 0, a subgradient of the norm. Each
+    logit must depend on its own sample alone: no batch normalisation. Only a number under no_grad.
+    As `r1` and `r2`, raises ValueError where no gradient leads from the logits to x.
     [Gulrajani et al. 2017, eq. 3; there times 10]
     """
-    check_alike(real, fake, "real and fake are joined pair by pair and")
+    check_both(real, fake)
     check_generator(real, generator)
     u = torch.rand(len(real), generator=generator, device=real.device, dtype=real.dtype)
     x = torch.lerp(fake.detach(), real.detach(), like(u, real))
-    return (_square_slope(critic, x).sqrt() - 1) ** 2
+    # the derivative of √ at 0 is infinite: of one flat sample it would make every weight NaN
+    return (torch.linalg.vector_norm(_slopes(critic, x, "real"), dim=1) - 1) ** 2
 
 
 def r1(critic: Critic, real: X) -> Float[Tensor, "B"]:
     """½ ‖∇ critic(real)‖², to be multiplied by γ. [Mescheder et al. 2018, eq. 9]"""
-    return 0.5 * _square_slope(critic, real)
+    return 0.5 * _slopes(critic, real, "real").square().sum(1)
 
 
 def r2(critic: Critic, fake: X) -> Float[Tensor, "B"]:
     """½ ‖∇ critic(fake)‖², to be multiplied by γ. [Mescheder et al. 2018, eq. 10]"""
-    return 0.5 * _square_slope(critic, fake)
+    return 0.5 * _slopes(critic, fake, "fake").square().sum(1)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from minigen.shapes import X, check_alike
+from minigen.shapes import X, check_alike, check_batch
 
 LogDensity = Callable[[X], Float[Tensor, "B"]]
 Map = Callable[[Tensor], Tensor]
@@ -24,10 +24,10 @@ def log_ratio(log_p: LogDensity, log_q: LogDensity, x: X) -> Float[Tensor, "B"]:
     """log p(x) − log q(x), the best logit there is."""
     values = log_p(x), log_q(x)
     for value in values:
-        if value.shape != x.shape[:1]:
+        if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(
-                f"a log density gives one number for each sample, ({len(x)},), got "
-                f"{tuple(value.shape)}"
+                f"a log density gives one number for each sample, a tensor ({len(x)},), got {got}"
             )
     return values[0] - values[1]
 
@@ -61,6 +61,7 @@ class FDivergence:
         E_p T − E_q f*(T) ≤ D_f(p‖q). [Nowozin et al. 2016, eq. 4]
         """
         for t in (t_p, t_q):
+            check_batch(t, "T")
             if t.ndim != 1:
                 raise ValueError(
                     f"T gives one number for each sample, shape (B,), got {tuple(t.shape)}"
@@ -72,13 +73,14 @@ class FDivergence:
 
         E_m[f(p/q) q/m], m = (p + q)/2: unlike E_q f(p/q) it sees where q has nothing.
         """
+        check_batch(x_p, "x_p")
         check_alike(x_p, x_q, "x_p and x_q are the halves of one mixture and")
         return self.over_mean(log_ratio(log_p, log_q, torch.cat([x_p, x_q]))).mean()
 
 
 def _times(weight: Tensor, log: Tensor) -> Tensor:
-    """weight · log, with 0 · log 0 = 0."""
-    return torch.where(weight == 0, 0.0, weight * log)
+    """weight · log, with 0 · log 0 = 0, in value and in gradient."""
+    return weight * torch.where(weight == 0, 0.0, log)
 
 
 kl = FDivergence(

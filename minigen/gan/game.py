@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from minigen.shapes import X, check_count
+from minigen.shapes import X, check_batch, check_count
 from minigen.train import Ema, Generators, Rate, Run, descent, loop
 
 from .critics import Critic, Loss, check_logits
@@ -104,8 +104,7 @@ def alternate(
 
 def _check_players(generator: nn.Module, critic: nn.Module, x, latents: Callable) -> None:
     """One trial of both nets, so that what does not fit is named before the first step."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"real() must give a batch of data, a tensor, got {type(x).__name__}")
+    check_batch(x, "real()")
     z = latents(len(x))
     if not isinstance(z, Tensor) or len(z) != len(x):
         got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__

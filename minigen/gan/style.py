@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from minigen.shapes import X, noise, readable
+from minigen.shapes import X, check_batch, check_count, noise, readable
 
 Images = Float[Tensor, "B C H W"]
 Style = Float[Tensor, "B C"]
@@ -23,6 +23,12 @@ def _check(right: bool, want: str, **tensors: Tensor) -> None:
     if not right:
         got = ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items())
         raise ValueError(f"{want}, got {got}")
+
+
+def _check_images(x: Images) -> None:
+    """Raises TypeError or ValueError unless x is a batch of images, in floats."""
+    check_batch(x, "x")
+    _check(x.ndim == 4, "x is (B, C, H, W)", x=x)
 
 
 def _check_positive(x: Tensor, complaint: str) -> Tensor:
@@ -39,6 +45,7 @@ def adain(x: Images, scale: Style, shift: Style) -> Images:
     A channel that is constant raises ValueError, on the CPU only.
     [Huang & Belongie 2017, eq. 8; Karras et al. 2019, eq. 1]
     """
+    check_batch(x, "x")
     fits = x.ndim == 4 and x.shape[:2] == scale.shape == shift.shape
     _check(fits, "x is (B, C, H, W), scale and shift (B, C)", x=x, scale=scale, shift=shift)
     var, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
@@ -69,6 +76,7 @@ def conv(x: Images, weight: Filters, *, padding: int = 0) -> Float[Tensor, "B O 
 
     [StyleGAN2, appendix B]
     """
+    check_batch(x, "x")
     fits = x.ndim == 4 and weight.ndim == 5 and x.shape[:2] == (len(weight), weight.shape[2])
     _check(fits, "x is (B, C, H, W), weight (B, O, C, h, w)", x=x, weight=weight)
     out = F.conv2d(x.flatten(0, 1)[None], weight.flatten(0, 1), padding=padding, groups=len(x))
@@ -85,6 +93,7 @@ def path_length(
     a scaled isometry. Differentiable in the weights. Raises ValueError where no gradient leads from
     the images to w. [StyleGAN2, eq. 4, there with y over √(HW)]
     """
+    check_batch(w, "w")
     learn = torch.is_grad_enabled()
     with torch.enable_grad():
         w = w if w.requires_grad else w.detach().requires_grad_()
@@ -95,7 +104,7 @@ def path_length(
             (grad,) = torch.autograd.grad(dot, w, create_graph=learn, allow_unused=True)
     if grad is None:
         raise ValueError("no gradient leads from generate(w) back to w: was it detached?")
-    return grad.flatten(1).norm(dim=1)
+    return torch.linalg.vector_norm(grad.reshape(len(w), -1), dim=1)  # at 0 with the gradient 0
 
 
 def truncate(w: X, mean: Float[Tensor, "*D"], psi: float) -> X:
@@ -124,12 +133,16 @@ def shift(x: Images, down: float, right: float) -> Images:
 
     Commutes with every circular convolution. [StyleGAN3, section 2]
     """
+    _check_images(x)
     h, w = x.shape[2:]
     return _sinc(h, h, down, x) @ x @ _sinc(w, w, right, x).T
 
 
 def resample(x: Images, height: int, width: int) -> Float[Tensor, "B C H2 W2"]:
     """The same periodic image at other pixels, without the frequencies that either size lacks."""
+    _check_images(x)
+    check_count(height, "height")
+    check_count(width, "width")
     return _sinc(x.shape[2], height, 0.0, x) @ x @ _sinc(x.shape[3], width, 0.0, x).T
 
 
@@ -138,7 +151,7 @@ def alias_free(f: Callable[[Tensor], Tensor], x: Images, *, factor: int = 2) -> 
 
     [StyleGAN3, section 2.1]
     """
-    if factor < 1:
-        raise ValueError(f"factor is how many times as fine the grid becomes, got {factor}")
+    _check_images(x)
+    check_count(factor, "factor")
     h, w = x.shape[2:]
     return resample(f(resample(x, factor * h, factor * w)), h, w)

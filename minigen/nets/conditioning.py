@@ -77,7 +77,7 @@ class Conditioned(nn.Module):
     def __init__(self, shape, width: int, classes: int | None, embedding: Callable | None, out=1):
         super().__init__()
         self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        if min(self.shape, default=0) < 1 or out < 1 or (classes or 1) < 1:
+        if min(self.shape, default=0) < 1 or out < 1 or (classes is not None and classes < 1):
             raise ValueError(
                 f"shape, out and classes must be positive, got {shape}, {out} and {classes}"
             )

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from minigen.shapes import X
+from minigen.shapes import X, check_count
 
 from .conditioning import Conditioned, Rows, zero
 
@@ -20,6 +20,8 @@ class MLP(Conditioned):
     def __init__(
         self, shape, hidden: int = 128, depth: int = 3, classes=None, *, embedding=None, out=1
     ):
+        check_count(hidden, "hidden")
+        check_count(depth, "depth")
         super().__init__(shape, hidden, classes, embedding, out)
         self.first = nn.Linear(math.prod(self.shape), hidden)
         self.hidden = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(depth - 1))
@@ -44,6 +46,8 @@ class ResMLP(Conditioned):
     def __init__(
         self, shape, hidden: int = 256, depth: int = 4, classes=None, *, embedding=None, out=1
     ):
+        check_count(hidden, "hidden")
+        check_count(depth, "depth")
         super().__init__(shape, 64, classes, embedding, out)
         self.first = nn.Linear(math.prod(self.shape), hidden)
         self.shifts = nn.Linear(64, depth * hidden)

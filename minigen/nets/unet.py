@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from minigen.shapes import check_count
+
 from .conditioning import Conditioned, Rows, zero
 
 
@@ -41,6 +43,12 @@ class UNet(Conditioned):
     def __init__(
         self, shape, channels: int = 32, multiples=(1, 2, 2), classes=None, *, embedding=None, out=1
     ):
+        check_count(len(multiples), "the number of multiples")
+        widths = [channels, *(channels * m for m in multiples)]
+        if any(w < 1 or w % 8 for w in widths):
+            raise ValueError(
+                f"channels, and channels times each multiple, must be 8, 16, 24, …, got {widths}"
+            )
         super().__init__(shape, 4 * channels, classes, embedding, out)
         halvings = 2 ** (len(multiples) - 1)
         if len(self.shape) != 3 or self.shape[1] % halvings or self.shape[2] % halvings:
@@ -48,11 +56,8 @@ class UNet(Conditioned):
                 f"a U-Net with {len(multiples)} levels needs a shape (C, H, W) with H and W "
                 f"divisible by {halvings}, got {self.shape}"
             )
-        widths = [channels * m for m in multiples]
-        if any(w % 8 for w in widths):
-            raise ValueError(f"channels times each multiple must be divisible by 8, got {widths}")
+        above, widths = widths[:-1], widths[1:]
         self.first = nn.Conv2d(self.shape[0], channels, 3, padding=1)
-        above = [channels, *widths[:-1]]
         rows = 4 * channels
         self.down = nn.ModuleList(Block(a, w, rows) for a, w in zip(above, widths, strict=True))
         self.middle = Block(widths[-1], widths[-1], rows)
