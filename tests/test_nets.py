@@ -269,16 +269,3 @@ def test_bad_data(make):
 def test_bad_construction(bad, message):
     with pytest.raises(ValueError, match=message):
         bad()
-
-
-def test_a_module_of_another_dtype_is_named():
-    net, x = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.PReLU()), torch.zeros(3, 2)
-    for fits in (net, torch.nn.ReLU(), lambda x: x):
-        nets.check_dtype(fits, x)
-    with pytest.raises(TypeError, match="data is torch.float64 but the net torch.float32"):
-        nets.check_dtype(net, x.double())
-    with torch.autocast("cpu", torch.bfloat16):
-        nets.check_dtype(net, x.bfloat16())
-    net[0].double()  # of two dtypes, as under mixed precision: whoever makes such a net knows
-    nets.check_dtype(net, x)
-    nets.check_dtype(net, x.double())

@@ -88,10 +88,16 @@ def test_an_answer_is_of_the_kind_of_what_was_asked():
 
 
 def test_a_net_of_another_dtype_is_named():
-    net, x = torch.nn.Linear(2, 2), torch.zeros(3, 2)
-    assert shapes.check_dtype(net, x) is None and shapes.check_dtype(len, x.double()) is None
+    net, x = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.PReLU()), torch.zeros(3, 2)
+    for fits in (net, torch.nn.ReLU(), lambda x: x):
+        assert shapes.check_dtype(fits, x) is None
     with pytest.raises(TypeError, match="are torch.float64 but the net's parameters are torch.f"):
         shapes.check_dtype(net, x.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        shapes.check_dtype(net, x.bfloat16())
+    net[0].double()  # of two dtypes, as under mixed precision: whoever makes such a net knows
+    shapes.check_dtype(net, x)
+    shapes.check_dtype(net, x.double())
 
 
 def test_labels_are_named():
