@@ -82,6 +82,10 @@ def test_an_answer_that_no_slip_explains_is_shown():
     one = torch.ones(3).double()
     with pytest.raises(Wrong, match=r"where 1\.0000 is right, yours gives 1\.5000"):
         compare("x", one + 0.5, one, {"a slip": lambda: one + 1})
+    with pytest.raises(Wrong, match=r"where 1\.0000 is right, yours gives -1\.0000"):
+        compare("x", one - torch.tensor([0.0, 2.0, -0.5]), one, {})  # the worst, below or above
+    with pytest.raises(RuntimeError, match="of its own"):  # shown as it is
+        call(lambda: (_ for _ in ()).throw(RuntimeError("an error of its own")))
     with pytest.raises(Wrong, match=r"x: a slip"):
         compare("x", one + 1, one, {"a slip": lambda: one + 1})
     with pytest.raises(Wrong, match=r"has shape \(3, 1\), expected \(3,\)"):

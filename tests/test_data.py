@@ -281,6 +281,8 @@ def test_data_that_cannot_be_used_is_refused_at_the_call():
         data.batches(x, size=2)
     with pytest.raises(ValueError, match="not finite"):
         shapes.check_finite(torch.tensor([1.0, torch.inf]))
+    with pytest.raises(ValueError, match="2 values .* the first in sample 1"):
+        shapes.check_finite(torch.tensor([[1.0, 0.0], [torch.nan, 0.0], [0.0, torch.inf]]))
     assert shapes.check_finite(x[:3]).shape == (3, 2)
     with pytest.raises(ValueError, match="not finite"):
         data.batches(x[:3], torch.full((3,), torch.inf), size=2)

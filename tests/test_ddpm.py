@@ -368,7 +368,7 @@ def test_the_hybrid_losss_second_part_leaves_the_mean_alone():
 def test_a_step_that_goes_nowhere_or_up_is_named():
     t, s = torch.tensor([0.2, 0.5], dtype=torch.float64)
     for call in (ddpm.forward_variance, ddpm.posterior_variance, paths.bridge):
-        for times in ((t, s), (t, t)):
+        for times in ((t, s), (t, t), (torch.stack([s, t]), torch.stack([t, s]))):
             with pytest.raises(ValueError, match="needs s < t"):
                 call(paths.VP(), *times)
 
@@ -563,3 +563,66 @@ def test_residual_of_the_best_predictor_is_orthogonal_to_it(generator):
     product = (eps - best) * best
     assert abs(float(product.mean())) < 4 * float(product.std()) / n**0.5
     assert abs(float((eps * best).mean())) > 0.3  # which is far from 0 for eps itself
+
+
+@pytest.mark.parametrize("i", [1, 2, 500, 999])
+def test_a_step_of_float32_times_keeps_its_digits(i):
+    """1 − SNR_t/SNR_s is a small difference, of coefficients that float32 knows to seven digits."""
+    x0, xt = torch.randn(5, 2), torch.randn(5, 2)
+    t, s = knot(i), knot(i - 1)
+    want = ddpm.posterior(PATH, x0.double(), xt.double(), t.float(), s.float())
+    found = ddpm.posterior(PATH, x0, xt, t.float(), s.float())
+    assert_close(found.mean.double(), want.mean, rtol=1e-5, atol=1e-6)
+    assert_close(found.var.double(), want.var.double(), rtol=1e-6, atol=0)
+    p = ddpm.reverse(
+        lambda x, t: x0, PATH, xt, t.float(), s.float(), variance=ddpm.forward_variance
+    )
+    beta = ddpm.forward_variance(PATH, t.float().double(), s.float().double())
+    assert p.var.dtype == torch.float32 and float(p.var) == pytest.approx(float(beta), rel=1e-6)
+
+
+def test_a_learned_variance_is_that_of_its_state_time_and_label():
+    torch.manual_seed(0)
+    net = nets.MLP(2, hidden=8, classes=3, out=2)
+    torch.nn.init.normal_(net.last.weight)
+    x, y = torch.randn(2, 4, 2)
+    t, u, s = torch.tensor([0.5, 0.7, 0.4])
+    answers = {}
+    for label in (0, 2):
+        denoise, learned = ddpm.learned_variance(net, PATH, label)
+        fresh = {(k, r): learned(z, when, s) for k, z in (("x", x), ("y", y))
+                 for r, when in (("t", t), ("u", u))}  # fmt: skip
+        for z, when, k in ((x, u, ("x", "u")), (y, t, ("y", "t"))):
+            denoise(x, t)  # what it leaves behind is of x at t
+            assert torch.equal(learned(z, when, s), fresh[k])
+        answers[label] = fresh["x", "t"]
+    assert not torch.equal(answers[0], answers[2])
+
+
+def test_the_bound_knows_labels_and_keeps_no_graph():
+    torch.manual_seed(0)
+    net, x0, ts = nets.MLP(2, hidden=8, classes=3), torch.randn(4, 2), torch.linspace(1, 0, 6)
+    torch.nn.init.normal_(net.last.weight)
+    g = lambda: torch.Generator().manual_seed(0)
+    found = [ddpm.bound(net, PATH, x0, ts=ts, label=k, generator=g()).total for k in (0, 2)]
+    by_denoiser = paths.denoiser(net, PATH, targets.eps, 2)
+    assert_close(found[1], ddpm.bound(by_denoiser, PATH, x0, ts=ts, generator=g()).total)
+    assert found[0] != found[1] and not found[0].requires_grad
+    two = nets.MLP(2, hidden=8, out=2)
+    denoise, learned = ddpm.learned_variance(two, PATH)
+    fixed = ddpm.bound(denoise, PATH, x0, ts=ts, generator=g()).total
+    assert ddpm.bound(denoise, PATH, x0, ts=ts, learned=learned, generator=g()).total != fixed
+
+
+def test_the_hybrid_loss_asks_with_the_label_on_the_knots():
+    torch.manual_seed(0)
+    path, net = (
+        paths.DDPM(ddpm.linear_betas(40, 1e-3, 0.3)),
+        nets.MLP(2, hidden=8, classes=3, out=2),
+    )
+    torch.nn.init.normal_(net.last.weight)
+    x0, eps, t = torch.randn(3, 2), torch.randn(3, 2), torch.tensor([5, 9, 20]) / 40
+    a, b = (ddpm.hybrid_loss(net, path, x0, t, eps, torch.full((3,), k)) for k in (0, 2))
+    assert not torch.equal(a, b)
+    with pytest.raises(ValueError, match="knots i/40"):
+        ddpm.hybrid_loss(net, path, x0, t + 0.3 / 40, eps)

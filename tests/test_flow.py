@@ -581,6 +581,11 @@ def test_bad_couplings_are_named():
         flow.straightness(u, x, x, 0)
 
 
+def test_straightness_keeps_no_graph():
+    net = nets.MLP(2, hidden=8)
+    assert not flow.straightness(net, torch.randn(4, 2), torch.randn(4, 2), 3).requires_grad
+
+
 def test_pairs_of_half_a_walk_are_refused():
     denoise, eps = mixture().denoiser(LINEAR), torch.randn(3, 2, dtype=F64)
     for ts in (flow.grid(4)[1:], flow.grid(4)[:-1]):

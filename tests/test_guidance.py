@@ -400,3 +400,25 @@ def test_a_missing_null_label_is_named(run_python):
     assert all("there is a label 2: null is K" in line for line in said[1:3])
     assert "made without classes" in said[3] and "a tensor (3,), got ndarray" in said[4]
     assert "mean and grad share one shape" in said[5]
+
+
+def test_what_is_read_differently_is_guided_as_denoisers(double, device):
+    """Another target, path or quantity: outputs of networks are no longer of one kind."""
+    torch.manual_seed(0)
+    net, xt = Counting(double).to(device), states(dtype=double, device=device)
+    vp, linear, t = PATHS["vp"], PATHS["linear"], times(0.4, device=device)[0]
+    c = paths.denoiser(net, vp, targets.eps, 1)
+    for u in (paths.denoiser(net, vp, targets.v), paths.denoiser(net, linear, targets.eps)):
+        want = torch.lerp(u(xt, t), c(xt, t), 2.5)
+        torch.testing.assert_close(guidance.cfg(c, u, 2.5)(xt, t), want, rtol=1e-12, atol=1e-12)
+    c, u = (flow.velocity(paths.denoiser(net, vp, targets.eps, k), vp) for k in (1, None))
+    want = torch.lerp(u(xt, t), c(xt, t), 2.5)  # velocities, guided as what they are
+    torch.testing.assert_close(guidance.cfg(c, u, 2.5)(xt, t), want, rtol=1e-12, atol=1e-12)
+
+
+def test_an_interval_holds_its_ends(double, device):
+    guided, plain = lambda x, t: x + 1, lambda x, t: x
+    denoise, x = guidance.interval(guided, plain, 0.25, 0.5), states(dtype=double, device=device)
+    ends = torch.tensor([0.25, 0.5], dtype=double, device=device)
+    for t in (*ends, ends[:1].expand(7)):
+        assert torch.equal(denoise(x, t), x + 1)

@@ -407,6 +407,14 @@ def test_the_floor_at_no_noise_is_that_of_a_normal():
         assert floor == pytest.approx(1.0, rel=1e-3)  # Var(eps − x0 | xt) = Var(x0 | xt)/t²
 
 
+def test_the_mmse_of_a_float32_mixture_is_computed_in_float64():
+    law, g = mixture(torch.float32), torch.Generator().manual_seed(0)
+    t = torch.tensor(1e-4)
+    assert float(law.mmse(PATHS["linear"], t, 500, generator=g)) == pytest.approx(1e-8, rel=1e-3)
+    floor = law.floor(targets.velocity, PATHS["linear"], t, 500, generator=g)
+    assert floor.dtype == torch.float32 and float(floor) == pytest.approx(1.0, rel=1e-3)
+
+
 def test_the_flow_map_far_out_and_in_columns():
     law, path = line(), PATHS["vp"]
     x = torch.tensor([-1e4, -3.0, 0.2, 40.0, 1e4], dtype=torch.float64)

@@ -203,6 +203,7 @@ def test_errors_speak_the_users_language():
         (torch.linspace(0, 1, 5), "must decrease"),
         (torch.tensor([1.0, 0.5, 0.5, 0.0]), r"ts\[1\] = 0.5 is followed by ts\[2\] = 0.5"),
         (torch.tensor([1.2, 0.5]), r"all in \[0, 1\], got \[1\.2"),
+        (torch.tensor([0.5, -0.1]), r"all in \[0, 1\], got \[0\.5"),
         (torch.tensor([1.0]), "at least two"),
         (torch.zeros(2, 2), r"must have shape \(N,\), got \(2, 2\)"),
         (torch.tensor([1.0, torch.nan, 0.0]), r"ts\[0\] = 1 is followed by ts\[1\] = nan"),
@@ -309,3 +310,21 @@ def test_plausible_slips_are_named(run_python):
     assert "3 times were given for a batch of 4" in said[7] and "no samples" in said[8]
     assert "3 times were given for a batch of 4" in said[9]
     assert "a coefficient is a tensor, as t is, not 0.5" in said[10]
+
+
+@every_target
+def test_a_prepared_grid_is_the_call_for_every_quantity(target):
+    path, x = paths.VP(), torch.randn(4, 2, dtype=torch.float64)
+    ts = torch.tensor([0.9, 0.5, 0.2], dtype=torch.float64)
+    for dst in TARGETS:
+        read = paths.reading(paths.denoiser(lambda x, t, label: x * t, path, target), path, dst)
+        at, _ = read.prepared(ts, x)
+        for i, t in enumerate(ts):
+            assert_close(at(x, i), read(x, t), rtol=1e-12, atol=1e-12)
+
+
+def test_the_noise_of_a_root_keeps_its_digits_near_the_data():
+    t = torch.tensor(1e-14, dtype=torch.float64)
+    assert_close(paths.VP().b2(t), 0.1 * t, rtol=1e-10, atol=0)
+    assert_close(paths.VP().b(t), (0.1 * t).sqrt(), rtol=1e-10, atol=0)
+    assert paths.Linear().b(t) is not t  # nobody's time is changed in place

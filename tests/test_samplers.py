@@ -157,6 +157,13 @@ def test_the_net_sees_every_time_whatever_the_states_dtype(walk, order):
     assert got.dtype == torch.bfloat16 and len(seen) in (998, 999)  # 506 where rounded to bfloat16
 
 
+@pytest.mark.parametrize("name", [name for name, (_, order) in SAMPLERS.items() if not order])
+def test_a_generator_of_another_device_is_named_at_the_call(name):
+    walk, xT = SAMPLERS[name][0], torch.zeros(3, 2, device="meta")
+    with pytest.raises(ValueError, match="generator is on cpu but the data is on meta"):
+        walk(lambda x, t: x, PATHS["vp"], xT, torch.linspace(1, 0, 5), generator=torch.Generator())
+
+
 @every_sampler
 def test_a_bad_call_is_named_before_the_first_state(walk, order):
     path, xT, ts = PATHS["linear"], torch.randn(3, 2, dtype=F64), torch.linspace(1, 0, 5, dtype=F64)
