@@ -570,7 +570,8 @@ def test_a_step_of_float32_times_keeps_its_digits(i):
     """1 − SNR_t/SNR_s is a small difference, of coefficients that float32 knows to seven digits."""
     x0, xt = torch.randn(5, 2), torch.randn(5, 2)
     t, s = knot(i), knot(i - 1)
-    want = ddpm.posterior(PATH, x0.double(), xt.double(), t.float(), s.float())
+    exact = t.float().double(), s.float().double()
+    want = ddpm.posterior(PATH, x0.double(), xt.double(), *exact)
     found = ddpm.posterior(PATH, x0, xt, t.float(), s.float())
     assert_close(found.mean.double(), want.mean, rtol=1e-5, atol=1e-6)
     assert_close(found.var.double(), want.var.double(), rtol=1e-6, atol=0)
