@@ -46,9 +46,9 @@ class Components:
         self.means, self.p = means, p
         self.log_norm = wide(weights).log() - 0.5 * torch.log(2 * math.pi / wide(p)).sum(-1)
         self.const = self.log_norm.to(m.dtype) - 0.5 * square
-        # where the squares are so large that their difference would be more than 1e-3 nats off
+        # where the squares are so large that their difference may be more than 5e-3 nats off
         rounding = square.detach() * torch.finfo(m.dtype).eps
-        self.far = readable(m) and not bool((rounding < 1e-3).all())
+        self.far = readable(m) and not bool((rounding < 5e-3).all())
         self.rows = h if shared else torch.cat([h, -0.5 * p], -1)  # meets y, or (y, y²)
         self.slopes = h if shared else torch.cat([h, p], -1)
 
