@@ -10,7 +10,7 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root) # in a container; Lab re
 # One thread per process and kernel: small tensors on two spinning threads are 2-64 times slower.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help lab test test-browser student bench checkpoints lint format clean
+.PHONY: help lab test test-browser student bench claims checkpoints lint format clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ student: $(READY) ## write the notebooks without solutions to build/student
 
 bench: $(READY) ## measure the speed figures (several minutes, nothing else running)
 	$(BIN)/python -m benchmarks
+
+claims: $(READY) ## run the slow controls of the lectures' claims again (an hour or two)
+	$(BIN)/python -m benchmarks.claims
 
 checkpoints: $(READY) ## train the bundled checkpoints again
 	$(BIN)/python data/make_checkpoints.py
