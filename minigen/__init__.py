@@ -7,6 +7,7 @@ from minigen import (
     flow,
     gan,
     guidance,
+    judge,
     markov,
     metrics,
     nets,
@@ -21,6 +22,6 @@ from minigen import (
 
 __version__ = "0.1.0"
 __all__ = [
-    "data", "ddim", "ddpm", "flow", "gan", "guidance", "markov", "metrics", "nets", "oracle",
-    "paths", "score", "shapes", "targets", "train", "vae",
+    "data", "ddim", "ddpm", "flow", "gan", "guidance", "judge", "markov", "metrics", "nets",
+    "oracle", "paths", "score", "shapes", "targets", "train", "vae",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # stands before it here.
 ROOMS = """
     shapes normal paths targets oracle
-    nets data train metrics plot widgets
+    nets data train metrics judge plot widgets
     markov vae ddpm ddim score guidance gan flow
 """.split()
 IMPORTED_BY_NOBODY = {"plot", "widgets", "checks"}

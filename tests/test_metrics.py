@@ -159,7 +159,7 @@ def test_distances_read_any_shape_and_follow_the_data(distance, dtype, device, g
     torch.testing.assert_close(got, distance(x.flatten(1), y.flatten(1), **kwargs))
 
 
-@pytest.mark.parametrize("distance", [*DISTANCES, metrics.duplicates])
+@pytest.mark.parametrize("distance", [*DISTANCES, metrics.duplicates, metrics.memorised])
 def test_samples_that_cannot_be_compared_are_refused(distance):
     x = torch.randn(5, 3, generator=seeded())
     with pytest.raises(ValueError, match=r"samples of shapes \(3,\) and \(2,\)"):
@@ -254,6 +254,23 @@ def test_the_classifier_reads_digits_and_its_features_feed_its_logits(device):
     torch.testing.assert_close(net.logits(net.features(x)), net(x))
     distance = functools.partial(metrics.frechet, features=net.features)
     assert distance(x, x).abs() < 1e-4
+
+
+def test_memory_is_found_through_grain_and_fresh_data_are_fresh(device, generator):
+    """Grain lengthens the squares to all images alike: copies are found as without it."""
+    make = lambda n: torch.randn(n, 30, generator=generator, device=device)
+    train, fresh = make(500), make(400)
+    error = math.sqrt(0.01 * 0.99 / 400)
+    for std in (0.0, 0.3):
+        share = metrics.memorised(train[:300] + std * make(300), train)
+        assert share > 0.9  # in 30 dimensions almost none has a near twin
+        assert metrics.memorised(fresh + std * make(400), train) < 0.01 + 5 * error
+    assert metrics.duplicates(train[:300] + make(300), train) < 0.1  # to it they are fresh
+    half = torch.cat([fresh[:150], train[:150]])
+    assert abs(metrics.memorised(half, train) - 0.5) < 0.06
+    assert metrics.memorised(fresh, train, quantile=0.5) > 0.4
+    with pytest.raises(ValueError, match="two neighbours"):
+        metrics.memorised(fresh, train[:2])
 
 
 def test_recall_counts_what_is_within_reach(device, dtype):

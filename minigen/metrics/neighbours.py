@@ -1,0 +1,59 @@
+"""What the nearest neighbours of samples tell: memory of the training data, and reach."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .samples import Other, Scalar, X, pairwise, vectors
+
+
+def duplicates(x: X, train: Other, *, quantile: float = 0.01) -> Scalar:
+    """The share of x that lies closer to its nearest training image than fresh data would.
+
+    "Closer" is below the `quantile` of distances from each training image to its nearest other
+    one, and always at distance 0, also where twins in the training data make that quantile 0. So
+    fresh data score about `quantile`, copies 1, and more than that is memory.
+    """
+    x, train = vectors(x, train)
+    apart = pairwise(train, train).fill_diagonal_(math.inf).min(dim=1).values
+    nearest = pairwise(x, train).min(dim=1).values
+    return ((nearest < torch.quantile(apart, quantile)) | (nearest == 0)).to(x.dtype).mean()
+
+
+def memorised(x: X, train: Other, *, quantile: float = 0.01) -> Scalar:
+    """The share of x that one training image fits far better than any other, as fresh data do not.
+
+    ‖x − y₂‖² − ‖x − y₁‖², with y₁ and y₂ the two nearest training images, exceeds what a share
+    `quantile` of the training images show among the others. Independent grain lengthens both
+    squares alike, so it hides no copy, as it does from `duplicates`. Fresh data score about
+    `quantile`, copies the share of images that have no near twin: half of the digits.
+    """
+    x, train = vectors(x, train)
+    if len(train) < 3:
+        raise ValueError(f"two neighbours of each training image: got {len(train)} images")
+
+    def gap(distance: Tensor) -> Tensor:
+        first, second = distance.topk(2, largest=False).values.unbind(1)
+        return second**2 - first**2
+
+    usual = torch.quantile(gap(pairwise(train, train).fill_diagonal_(math.inf)), 1 - quantile)
+    return (gap(pairwise(x, train)) > usual).to(x.dtype).mean()
+
+
+@torch.no_grad()
+def recall(
+    x: X, real: Other, features: Callable[[Tensor], Tensor] | None = None, *, k: int = 3
+) -> Scalar:
+    """The share of `real` that lies within reach of x: in a ball about some sample of x.
+
+    Each ball ends at that sample's k-th neighbour among x. `recall(real, x)` is the precision. Both
+    depend on the two sizes and on k: compare at equal ones, with the value for two sets of data.
+    [Kynkäänniemi et al. 2019, eq. 1-3]
+    """
+    x, real = vectors(*(x, real) if features is None else (features(x), features(real)))
+    if not 1 <= k < len(x):
+        raise ValueError(f"k counts neighbours among the {len(x)} samples, got {k}")
+    radius = pairwise(x, x).kthvalue(k + 1, dim=1).values  # the nearest is the sample itself
+    return (pairwise(real, x) <= radius).any(dim=1).to(x.dtype).mean()
