@@ -4,12 +4,16 @@ The slips are functions of the checks' modules (`SLIPS`); the right answers, and
 value tells, stand in the tests of each lecture's checks.
 """
 
+import os
+
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 
 from minigen.checks import (
     NotYet,
     Wrong,
+    apart,
     ask,
     call,
     compare,
@@ -19,6 +23,7 @@ from minigen.checks import (
     gan,
     guidance,
     markov,
+    pin,
     same,
     score,
     vae,
@@ -94,3 +99,75 @@ def test_an_answer_that_no_slip_explains_is_shown():
         compare("x", one * torch.nan, one, {})
     with pytest.raises(Wrong, match=r"should be a tensor of shape \(3,\), got 'three'"):
         compare("x", "three", one, {})
+
+
+# ---- What a learner sees -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown(capsys):
+    """A function that runs a cell as a kernel does, and gives what it printed without colours."""
+    shell = InteractiveShell.instance()
+    shell.colors = "nocolor"
+
+    def run(cell):
+        capsys.readouterr()
+        shell.run_cell(cell)
+        return capsys.readouterr().out
+
+    yield run
+    InteractiveShell.clear_instance()
+
+
+def test_a_wrong_answer_and_a_stub_show_one_line_and_no_frame(shown):
+    head = "from minigen.checks import ddim as check\n"
+    name = next(n for n in dir(ddim) if n in {c.__name__ for c in ddim.SLIPS})
+    said = shown(head + f"check.{name}(lambda *args: ...)")
+    assert said.strip().startswith("NotYet: ") and len(said.strip().splitlines()) == 1
+    said = shown(head + f"check.{name}(lambda *args: 'three')")
+    assert said.strip().startswith("Wrong: ") and len(said.strip().splitlines()) == 1
+
+
+def test_an_error_of_the_learner_keeps_their_line(shown):
+    said = shown(
+        "from minigen.checks import call\nimport torch\n"
+        "def mine(w):\n    top = w.max(0)\n    return w / top\n"
+        "call(mine, torch.ones(3, 2))"
+    )
+    first, second = said.strip().splitlines()
+    assert first.startswith("TypeError: unsupported operand")
+    assert second == "    in line 5 of mine, 'return w / top'"
+
+
+def test_an_error_inside_is_not_taken_for_a_wrong_signature():
+    def mine(w):
+        return w / w.max(0)
+
+    with pytest.raises(TypeError, match="unsupported operand"):
+        call(mine, torch.ones(3, 2))
+    with pytest.raises(Wrong, match="could not be called as the task says: too many positional"):
+        call(mine, torch.ones(3, 2), 1)
+    with pytest.raises(Wrong, match=r"shapes did not fit in line \d+ of <lambda>"):
+        call(lambda w: w + torch.ones(5, 2), torch.ones(3, 2))
+    with pytest.raises(Wrong, match="asks `if` of a whole batch"):
+        call(lambda w: w if w > 0 else -w, torch.ones(3, 2))
+
+
+def test_two_numbers_are_printed_until_they_differ():
+    assert apart(0.21991, 0.21994) == ("0.21991", "0.21994")
+    assert apart(1.0, 1.5) == ("1.0000", "1.5000") and len(apart(1.0, 1.0)[0]) < 20
+
+
+def test_a_pin_fails_in_tests_and_tells_a_learner(monkeypatch, capsys):
+    pin(torch.tensor(True), "fine")
+    with pytest.raises(AssertionError, match="the loss has moved"):
+        pin(torch.tensor(False), "the loss has moved")
+    for name in {"CI", "PYTEST_VERSION"} & {*os.environ}:
+        monkeypatch.delenv(name)
+    pin(False, "the loss has moved")
+    assert capsys.readouterr().out == (
+        "Your run differs from the one printed here: the loss has moved\n"
+    )
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(AssertionError):
+        pin(False, "the loss has moved")
