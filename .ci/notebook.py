@@ -9,8 +9,9 @@ notebooks/), cleaned of what differs from run to run, and written. Nothing is wr
 fails or prints to stderr.
 
 Tags: raises-exception     the cell must fail: the check of a stub
-      solution             left out of the student's notebook; code is collapsed. The code cell
-                           after it repeats the check, and is tagged solution-check here
+      solution             left out of the student's notebook; code is collapsed. It names its
+                           function NAME_solution, so that nobody's own is overwritten; the code
+                           cell after it repeats the check of that, and is tagged solution-check
       control              the cell with the slider; what is stored in place of the widget are the
                            figures it showed, for readers without a kernel
       nbval-ignore-output  the output is not compared (needed with control); a cell after it prints
@@ -94,7 +95,7 @@ def mark_second_checks(nb) -> None:
     checks = [c.source for c in code(nb) if "raises-exception" in tags(c)]
     for cell, after in pairwise([*code(nb), nbformat.v4.new_code_cell()]):
         if "solution" in tags(cell) and "solution" not in tags(after):
-            if after.source not in checks:
+            if after.source.replace("_solution", "") not in checks:
                 raise ValueError(f"after this solution its check must come again: {start(cell)}")
             after.metadata["tags"] = sorted({*tags(after), "solution-check"})
 
