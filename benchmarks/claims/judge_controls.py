@@ -1,6 +1,7 @@
 """Lecture 3: the protocol for digits orders samples whose order is known, and sees two dummies.
 
-The controls are real digits that were spoilt on purpose; each random one is drawn five times. The
+The controls are real digits that were spoilt on purpose; each random one is drawn five times,
+the samplers 24 times. The
 two dummies have learnt nothing: training digits with grain on them, and one Gaussian a class. Two
 samplers of one network are judged once more with the pixels cut at ±1, as images are stored: the
 cut alone reverses their order in the Fréchet distance.
@@ -11,7 +12,6 @@ from torch.nn.functional import conv2d, pad
 
 from minigen import data, ddim, ddpm, judge, nets, paths, targets, train
 
-DRAWS = 5
 train_x, train_y = data.digits("train")
 test_x, test_y = data.digits("test")
 g = torch.Generator().manual_seed(0)
@@ -101,7 +101,7 @@ def main():
         "η = 0, cut at ±1": sampler(0.0, cut=1.0),
         "η = 1, cut at ±1": sampler(1.0, cut=1.0),
     }
-    draws = lambda name: 1 if name.startswith("blurred") else DRAWS
+    draws = lambda name: 1 if name.startswith("blurred") else 24 if "η" in name else 5
     rows = {
         name: [judge.digits(make(), test_y) for _ in range(draws(name))]
         for name, make in controls.items()
