@@ -70,13 +70,22 @@ def check_generator(x: Tensor, generator: torch.Generator | None) -> None:
         )
 
 
-def check_finite(x: Tensor) -> Tensor:
-    """x itself; raises ValueError, with how many and where first, if it holds NaN or infinity."""
+def check_tensor(x, name: str) -> None:
+    """Raises TypeError or ValueError unless x is a tensor with a first axis."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}: use torch.as_tensor")
+    if not x.ndim:
+        raise ValueError(f"{name} must have a first axis, got the one number {x}")
+
+
+def check_finite(x, name: str = "the data") -> Tensor:
+    """`check_tensor`, and raises ValueError, with how many and where first, at NaN or infinity."""
+    check_tensor(x, name)
     bad = ~torch.isfinite(x)
     if bool(bad.any()):
         first = bad.reshape(len(x), -1).any(dim=1).nonzero()[0].item()
         raise ValueError(
-            f"the data holds {int(bad.sum())} values that are not finite (NaN or infinity), "
+            f"{name} holds {int(bad.sum())} values that are not finite (NaN or infinity), "
             f"the first in sample {first}"
         )
     return x
@@ -175,6 +184,7 @@ def check_answer(y, x: Tensor) -> Tensor:
 
 def check_dtype(net, x: Tensor) -> None:
     """Raises TypeError where net is a module and none of its parameters has the dtype of x."""
+    check_tensor(x, "the data")
     weight = next(net.parameters(), None) if isinstance(net, nn.Module) else None
     if weight is None or any(p.dtype == x.dtype for p in net.parameters()):
         return
@@ -185,8 +195,10 @@ def check_dtype(net, x: Tensor) -> None:
         )
 
 
-def check_alike(x: Tensor, y: Tensor, names: str) -> None:
+def check_alike(x, y, names: str) -> None:
     """Raises ValueError or TypeError where two batches that belong together differ in kind."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        raise TypeError(f"{names} are tensors, got {type(x).__name__} and {type(y).__name__}")
     if x.shape != y.shape:
         raise ValueError(f"{names} share one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
     if x.dtype != y.dtype:

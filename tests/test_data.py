@@ -102,7 +102,7 @@ def test_the_pinwheel_has_five_arms(generator, double):
 
 
 def test_toys_alone_hold_their_drawers():
-    rand, randn = points.drawers(seeded(), torch.float64)
+    rand, randn = points.drawers(2, seeded(), torch.float64)
     assert rand(2).dtype == torch.float64 and randn(2, 3).shape == (2, 3)
 
 

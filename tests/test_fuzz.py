@@ -1,19 +1,46 @@
 """Generated calls of the public functions: right, or named; never silently wrong, never silent NaN.
 
-Every function here answers each sample by itself, which is the truth it is held to: row i of the
-answer is the answer for row i alone. `FUZZ=20000 pytest tests/test_fuzz.py` runs more calls.
+Some functions answer each sample by itself, which is the truth they are held to: row i of the
+answer is the answer for row i alone. The others are held to laws: what a change of the arguments
+changes in the answer, and that the same numbers in float64 have the same answer.
+`FUZZ=20000 pytest tests/test_fuzz.py` runs more calls.
 """
 
+import copy
+import math
 import os
 import random
+import time
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from cases import mixture
+from torch import nn
 
-CALLS = int(os.environ.get("FUZZ", 1800))
+from minigen import (
+    data,
+    ddim,
+    ddpm,
+    flow,
+    gan,
+    guidance,
+    markov,
+    metrics,
+    nets,
+    oracle,
+    paths,
+    score,
+    targets,
+    train,
+    vae,
+)
+from minigen.gan import augment, style
+
+CALLS = int(os.environ.get("FUZZ", 4000))
 
 # In a process of its own, without the checks of annotated shapes that the tests turn on elsewhere:
 # what is tried is what users meet.
@@ -27,8 +54,6 @@ print(*test_fuzz.campaign({calls}, {seed}), sep="\\n")
 
 def functions():
     """name: a function of (x, e, t, label), rows (B, 2), (B, 2), () or (B,), (B,); by rows."""
-    from minigen import ddim, ddpm, flow, gan, guidance, nets, oracle, paths, score, targets, vae
-
     torch.manual_seed(0)
     law64 = mixture()
     law = lambda x: law64.to(x.dtype) if torch.is_tensor(x) and x.is_floating_point() else law64
@@ -185,14 +210,540 @@ def verdict(f, args, how: str) -> str:
     return ""
 
 
+# Samples, chains, matrices, images, counts: functions with laws of their own ----------------------
+
+
+def parts(got) -> list[torch.Tensor]:
+    """All numbers of an answer."""
+    if isinstance(got, torch.Tensor):
+        return [got.detach()]
+    if isinstance(got, bool | int | float | np.number):
+        return [torch.tensor(got, dtype=torch.float64)]
+    if isinstance(got, nn.Module):
+        return [*got.state_dict().values()]
+    return [x for part in got for x in parts(part)]
+
+
+def finite(got) -> bool:
+    return all(bool(torch.isfinite(x).all()) for x in parts(got))
+
+
+def near(a, b, tol: float) -> bool:
+    a, b = parts(a), parts(b)
+    return len(a) == len(b) and all(
+        x.shape == y.shape and torch.allclose(x.double(), y.double(), rtol=tol, atol=tol)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def rounding(args: dict) -> float:
+    """What the coarsest of the arguments may change in an answer."""
+    kinds = {x.dtype for x in args.values() if isinstance(x, torch.Tensor)}
+    return 5e-2 if torch.half in kinds else 5e-4 if kinds - {torch.float64} else 1e-6
+
+
+@dataclass
+class Law:
+    """holds(f, args, got), and in words what it is."""
+
+    words: str
+    holds: Callable
+
+    def __call__(self, f, args: dict, got) -> bool:
+        return bool(self.holds(f, args, got))
+
+
+def becomes(words: str, change: Callable, value: Callable = lambda got, args: got) -> Law:
+    """After a change of the arguments the answer is `value` of what it was."""
+    return Law(
+        words,
+        lambda f, a, got: near(f(*{**a, **change(a)}.values()), value(got, a), rounding(a)),
+    )
+
+
+def says(words: str, holds: Callable) -> Law:
+    """holds(answer, arguments)."""
+    return Law(words, lambda f, a, got: holds(got, a))
+
+
+def plain(name: str, x):
+    """The same numbers as a tensor in float64, but for labels and states; or as they are."""
+    if isinstance(x, torch.Tensor | np.ndarray | list):
+        x = torch.as_tensor(x).contiguous()
+        return x if name in ("label", "start") else x.double()
+    return x
+
+
+precise = becomes("in float64", lambda a: {k: plain(k, x) for k, x in a.items()})
+symmetric = becomes("the other way round", lambda a: {"x": a["y"], "y": a["x"]})
+shuffled = becomes("in another order", lambda a: {"x": a["x"].flip(0), "y": a["y"].roll(1, 0)})
+moved = becomes("elsewhere", lambda a: {"x": 3 + a["x"], "y": 3 + a["y"]})
+as_vectors = becomes("as vectors", lambda a: {k: a[k][:, None].flatten(1) for k in "xy"})
+alike = says("as x", lambda y, a: y.shape == a["x"].shape and y.dtype == a["x"].dtype)
+share = says("in [0, 1]", lambda p, a: 0 <= p <= 1)
+per_row = says("one a sample", lambda y, a: y.shape == a["x"].shape[:1])
+distance = (precise, symmetric, shuffled, moved)
+
+
+def scaled(power: int) -> Law:
+    both = lambda a: {"x": 4 * a["x"], "y": 4 * a["y"]}
+    return becomes("in other units", both, lambda got, a: 4**power * got)
+
+
+def of_twins(value: float) -> Law:
+    same = lambda a: {"x": a["x"], "y": a["x"].clone()}
+    return becomes("of equal samples", same, lambda got, a: torch.full_like(got, value))
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def dyadic(g, *shape: int, dtype=torch.float64):
+    """Multiples of 1/64 in [−1, 2], which no precision rounds."""
+    return (torch.randint(-64, 129, shape, generator=g) / 64).to(dtype)
+
+
+def samples(g, rng, dtype):
+    shape = rng.choice(((), (1,), (2,), (3, 1, 2)))
+    x, y = (dyadic(g, rng.randrange(2, 9), *shape, dtype=dtype) for _ in "xy")
+    return {"x": x, "y": y}
+
+
+def numbers(g, rng, dtype):
+    return {k: dyadic(g, rng.randrange(1, 9), dtype=dtype) for k in "xy"}
+
+
+def pairs(g, rng, dtype):
+    shape = rng.randrange(1, 5), *rng.choice(((), (2,), (1, 2, 3)))
+    return {k: dyadic(g, *shape, dtype=dtype) for k in "xy"}
+
+
+def plane(g, rng, dtype):
+    return {"x": dyadic(g, rng.randrange(1, 6), 2, dtype=dtype)}
+
+
+def labelled(g, rng, dtype):
+    b = rng.randrange(1, 5)
+    return {"x": dyadic(g, b, 3, dtype=dtype), "label": torch.randint(3, (b,), generator=g)}
+
+
+def chain(g, rng, dtype):
+    shape = rng.randrange(4, 12), *rng.choice(((), (1,), (3,), (2, 2)))
+    x = dyadic(g, *shape, dtype=dtype)
+    return {"x": (64 * x).long() if rng.random() < 0.3 else x}
+
+
+def matrix(g, rng, dtype):
+    P = torch.rand(2 * [rng.randrange(1, 5)], generator=g, dtype=torch.float64) + 0.05
+    return {"P": (P / P.sum(1, keepdim=True)).to(dtype)}
+
+
+def path(g, rng, dtype):
+    P = matrix(g, rng, dtype)["P"]
+    start = torch.randint(len(P), (rng.randrange(1, 4),), generator=g)
+    return {"P": P, "start": rng.choice((start, start.tolist(), 0)), "n": rng.randrange(1, 6)}
+
+
+def with_law(g, rng, dtype):
+    P = matrix(g, rng, dtype)["P"]
+    return {"P": P, "pi": (0.1 + torch.rand(len(P), generator=g)).to(dtype)}
+
+
+def walkers(g, rng, dtype):
+    return {**plane(g, rng, dtype), "step": 0.5, "n": rng.randrange(1, 4)}
+
+
+def images(g, rng, dtype):
+    shape = rng.randrange(1, 4), *rng.choice(((1, 3, 3), (2, 5, 3), (3, 3, 5)))
+    return {"x": dyadic(g, *shape, dtype=dtype)}
+
+
+def edited(g, rng, dtype):
+    side = rng.randrange(1, 5)
+    shape = rng.randrange(1, 4), rng.choice((1, 3)), side, side
+    return {"x": dyadic(g, *shape, dtype=dtype), "p": rng.choice((0.0, 0.5, 1.0))}
+
+
+def styled(g, rng, dtype):
+    x = images(g, rng, dtype)["x"]
+    return {"x": x} | {k: dyadic(g, *x.shape[:2], dtype=dtype) for k in ("scale", "shift")}
+
+
+def modulated(g, rng, dtype):
+    C = rng.randrange(1, 4)
+    return {"weight": dyadic(g, 2, C, 3, 3, dtype=dtype), "scale": dyadic(g, 4, C, dtype=dtype)}
+
+
+def filters(g, rng, dtype):
+    x = images(g, rng, dtype)["x"]
+    return {"x": x, "weight": 3 + dyadic(g, len(x), 2, x.shape[1], 3, 3, dtype=dtype)}
+
+
+def count(g, rng, dtype):
+    return {"n": rng.choice((1, 2, 5))}
+
+
+def of_metrics():
+    law = mixture()
+    swd = lambda x, y: metrics.sliced_wasserstein(x, y, generator=seeded())
+    error = lambda x, y: metrics.with_error(swd, x, y, repeats=2, generator=seeded())
+    return {
+        "energy_distance": (samples, metrics.energy_distance, *distance, as_vectors, scaled(1)),
+        "mmd": (samples, metrics.mmd, *distance, as_vectors, scaled(0)),
+        "mmd, h": (samples, lambda x, y: metrics.mmd(x, y, bandwidth=0.5), *distance, as_vectors),
+        "sliced": (samples, swd, *distance, as_vectors, scaled(1), of_twins(0.0)),
+        "W1": (numbers, metrics.wasserstein_1d, *distance, scaled(1), of_twins(0.0)),
+        "frechet": (samples, metrics.frechet, *distance, as_vectors, scaled(2), of_twins(0.0)),
+        "duplicates": (
+            samples, metrics.duplicates, precise, shuffled, moved, scaled(0), of_twins(1.0), share
+        ),
+        "recall": (
+            samples, lambda x, y: metrics.recall(x, y, k=1),
+            precise, shuffled, moved, scaled(0), of_twins(1.0), share,
+        ),
+        "with_error": (
+            samples, error, says("its value", lambda e, a: e.value == float(swd(*a.values())))
+        ),
+        "mode_coverage": (
+            plane, lambda x: metrics.mode_coverage(x, law),
+            precise, becomes("in another order", lambda a: {"x": a["x"].flip(0)}),
+        ),
+        "accuracy": (labelled, lambda x, label: metrics.accuracy(torch.sin, x, label), share),
+        "share_with_error": (
+            count, lambda n: metrics.share_with_error(1.0, n),
+            says("positive", lambda e, a: e.stderr > 0),
+        ),
+    }  # fmt: skip
+
+
+def of_markov():
+    total = lambda x: x[:, None].flatten(1).sum(1)
+    log_prob = lambda x: -0.5 * total(x.square())
+    draw = lambda x, generator: (
+        0.5 * total(x) + torch.randn(len(x), generator=generator, dtype=torch.result_type(x, 0.5))
+    )
+    walk = lambda f, *what: lambda x, step, n: [*f(*what, x, step=step, n=n, generator=seeded())]
+    scan = lambda f: lambda x, step, n: [*f([draw, draw], x, n=n, generator=seeded())]
+    states = says("n states as x", lambda s, a: len(s) == a["n"] and all(
+        y.shape == a["x"].shape and y.dtype == a["x"].dtype and ok.shape == a["x"].shape[:1]
+        for y, ok in s
+    ))  # fmt: skip
+    visited = says("n states from the start", lambda s, a: (
+        len(s) == a["n"] and s.shape[1:] == torch.as_tensor(a["start"]).shape
+        and bool((s[0] == torch.as_tensor(a["start"])).all())
+        and s.dtype == torch.int64 and 0 <= s.min() and s.max() < len(a["P"])
+    ))  # fmt: skip
+    still = lambda pi, P: (pi.double() @ P.double() - pi).abs().max() < 1e-5
+    renamed = becomes("renamed", lambda a: {"P": a["P"].flip(0, 1)}, lambda pi, a: pi.flip(0))
+    units = becomes("in other units", lambda a: {"x": 3 - 8 * a["x"]})
+    beside = becomes("in another order", lambda a: {"x": a["x"].flip(1)} if a["x"].ndim > 1 else {})
+    any_unit = precise, units, beside
+    positive = says("positive", lambda e, a: bool((e > 0).all()))
+    return {
+        "autocorrelation": (chain, lambda x: markov.autocorrelation(x, 3), *any_unit),
+        "effective_sample_size": (chain, markov.effective_sample_size, *any_unit, positive),
+        "rhat": (chain, lambda x: 1 / markov.rhat(x), *any_unit),
+        "estimate": (chain, lambda x: markov.estimate(x), precise, beside),
+        "stationary": (
+            matrix, markov.stationary, precise, renamed,
+            says("stationary", lambda pi, a: still(pi, a["P"])),
+        ),
+        "spectral_gap": (matrix, markov.spectral_gap, precise, share),
+        "closed_classes": (matrix, lambda P: markov.closed_classes(P), precise),
+        "simulate": (path, lambda *a: markov.simulate(*a, generator=seeded()), visited),
+        "metropolis_matrix": (
+            with_law, lambda P, pi: markov.metropolis_matrix(P, pi), precise,
+            says("reversible", lambda P, a: markov.is_reversible(P, a["pi"])),
+        ),
+        "is_reversible": (with_law, lambda P, pi: markov.is_reversible(P, pi)),
+        "total_variation": (
+            pairs, lambda x, y: markov.total_variation(x, y), precise, symmetric,
+            says("over states", lambda d, a: d.ndim == max(x.ndim for x in a.values()) - 1),
+        ),
+        "metropolis": (walkers, walk(markov.metropolis_hastings, log_prob), states),
+        "mala": (walkers, walk(markov.mala, log_prob), states),
+        "gibbs": (walkers, scan(markov.gibbs), states),
+        "gibbs_random_scan": (walkers, scan(markov.gibbs_random_scan), states),
+    }  # fmt: skip
+
+
+def of_gan():
+    critic = lambda x: torch.tanh(x[:, None].flatten(1)).sum(1)
+    log_p, log_q = critic, lambda x: -critic(x)
+    edits = {
+        "translate": augment.translate, "flip": augment.flip, "cutout": augment.cutout,
+        "colour": augment.colour, "rotate": augment.rotate,
+        "compose": augment.compose(augment.flip, augment.colour),
+    }  # fmt: skip
+    off = becomes("at p = 0", lambda a: {"p": 0.0}, lambda got, a: a["x"])
+    same = lambda x: style.resample(x, *x.shape[2:])
+    moments = says("its mean and std", lambda y, a: near(
+        (y.mean((2, 3)), y.std((2, 3), correction=0)), (a["shift"], a["scale"].abs()), 2e-2
+    ))  # fmt: skip
+    penalty = says("positive", lambda p, a: bool((p >= 0).all()))
+    out = {
+        f"augment.{name}": (
+            edited, lambda x, p, f=f: f(x, p, generator=seeded()), alike, off
+        )
+        for name, f in edits.items()
+    }  # fmt: skip
+    out |= {
+        f"{name}.bound": (
+            numbers, lambda x, y, f=f: f.bound(x - 9, y - 9), precise, shuffled
+        )
+        for name, f in gan.f_divergences.items()
+    }  # fmt: skip
+    return out | {
+        "divergence": (pairs, lambda x, y: gan.js(log_p, log_q, x, y), precise, symmetric),
+        "gradient_penalty": (
+            pairs, lambda x, y: gan.gradient_penalty(critic, x, y, generator=seeded()),
+            per_row, penalty,
+        ),
+        "consistency": (
+            pairs, lambda x, y: augment.consistency(critic, x, y, lambda z, generator: 2 * z),
+            precise, per_row, penalty,
+        ),
+        "overfitting": (numbers, lambda x, y: augment.overfitting(x), precise),
+        "adapt": (
+            lambda *_: {"p": 0.5, "r": 0.7}, augment.adapt, says("a probability", lambda p, a: (
+                0 <= p <= 1
+            )),
+        ),
+        "adain": (styled, style.adain, precise, moments),
+        "modulate": (modulated, style.modulate, precise),
+        "demodulate": (
+            filters, lambda x, weight: style.demodulate(weight), precise,
+            says("of norm 1", lambda w, a: near(
+                w.square().sum((2, 3, 4)), torch.ones(w.shape[:2]), 2e-2
+            )),
+        ),
+        "conv": (filters, lambda x, weight: style.conv(x, weight, padding=1), precise),
+        "shift": (
+            lambda *a: {**images(*a), "down": 0.5, "right": 0.25}, style.shift, precise, alike,
+            becomes("by a pixel", lambda a: {"down": 1.0, "right": 0.0},
+                    lambda got, a: same(a["x"]).roll(1, 2)),
+        ),
+        "resample": (
+            lambda *a: {**images(*a), "height": 5, "width": 7}, style.resample, precise,
+            says("its size", lambda y, a: y.shape == (*a["x"].shape[:2], a["height"], a["width"])),
+        ),
+        "alias_free": (images, lambda x: style.alias_free(torch.relu, x), precise, alike),
+        "truncate": (
+            lambda *a: {**plane(*a), "psi": 0.5},
+            lambda x, psi: style.truncate(x, torch.ones(2, dtype=torch.float64), psi), precise,
+            becomes("ψ = 1", lambda a: {"psi": 1.0}, lambda got, a: a["x"]),
+        ),
+        "path_length": (
+            plane, lambda x: style.path_length(lambda w: 2 * w, x, generator=seeded()), per_row
+        ),
+    }  # fmt: skip
+
+
+def of_vae():
+    W, b = torch.tensor([[1.0], [0.5]]).double(), torch.tensor([0.3, -1.0]).double()
+    exact = vae.LinearGaussian(W, b, 0.7)
+    decoder = nn.Linear(1, 2).double()
+    decoder.load_state_dict({"weight": W, "bias": b})
+    posterior = exact.posterior(torch.zeros(1, 2).double())
+    spread = posterior.covariance_matrix[0, 0].log()
+    encoder = lambda x: torch.cat([exact.posterior(x).mean, spread.expand(len(x), 1)], 1)
+    model = vae.VAE(encoder, decoder, vae.Gaussian(2 * math.log(0.7)).double(), latent=1)
+    evidence = says("exact", lambda w, a: near(w, exact.log_prob(a["x"]), 5e-4))
+    with_n = lambda *a: {**plane(*a), "n": 3}
+    return {
+        "elbo": (
+            with_n, lambda x, n: vae.elbo(model, x, samples=n, generator=seeded()),
+            says("the sum of its parts", lambda e, a: near(e.total, e.reconstruction - e.kl, 1e-9)),
+        ),
+        "iwae": (
+            with_n, lambda x, n: vae.iwae(model, x, samples=n, generator=seeded()), evidence,
+        ),
+        "reparameterize": (
+            pairs, lambda x, y: vae.reparameterize(x, y, generator=seeded()), alike
+        ),
+        "kl_residual": (pairs, lambda x, y: vae.kl_residual(x, y, 0.5), precise, per_row),
+        "free_bits": (
+            pairs, lambda x, y: vae.free_bits(x, y, 0.1), precise,
+            becomes("in another order", lambda a: {"x": a["x"].flip(0), "y": a["y"].flip(0)}),
+        ),
+        "active_units": (plane, vae.active_units, precise),
+        "VAE.sample": (
+            count, lambda n: model.sample(n, generator=seeded()),
+            says("n of them", lambda x, a: x.shape == (a["n"], 2)),
+        ),
+        "LinearGaussian.sample": (
+            count, lambda n: exact.sample(n, generator=seeded()),
+            says("n of them", lambda x, a: x.shape == (a["n"], 2)),
+        ),
+        "LinearGaussian.fit": (
+            lambda g, rng, dtype: {"x": dyadic(g, 9, 3, dtype=dtype), "k": 1},
+            lambda x, k: vae.LinearGaussian.fit(x, k).log_prob(x), precise,
+        ),
+        "LinearGaussian.posterior": (plane, lambda x: exact.posterior(x).mean, precise),
+        "LinearGaussian.elbo": (
+            plane, lambda x: exact.elbo(x, exact.posterior(x).mean, spread.exp().reshape(1, 1)),
+            evidence,
+        ),
+    }  # fmt: skip
+
+
+def of_data():
+    of_length = says("n of them", lambda x, a: all(len(each) == a["n"] for each in parts(x)))
+    bright = says("in [−1, 1]", lambda x, a: parts(x)[0].abs().max() <= 1)
+    drawn = lambda f: (count, lambda n: f(n, generator=seeded()), of_length)
+    sized = lambda g, rng, dtype: {"n": rng.choice((1, 3)), "size": 8}
+    rows = lambda x, size: next(data.batches(x, size=size, generator=seeded()))[0]
+    return {name: drawn(f) for name, f in data.TOYS.items()} | {
+        "glyphs": (
+            sized, lambda n, size: data.glyphs(n, size, generator=seeded()), of_length, bright
+        ),
+        "patches": (
+            sized, lambda n, size: data.patches(n, size, generator=seeded()), of_length, bright
+        ),
+        "digits": (lambda *_: {"split": "test"}, data.digits, bright),
+        "batches": (
+            lambda *a: {**plane(*a), "size": 1}, rows,
+            says("rows of x", lambda y, a: y.dtype == a["x"].dtype and y.shape == (
+                a["size"], *a["x"].shape[1:]
+            )),
+        ),
+    }  # fmt: skip
+
+
+def of_training():
+    def trained(lr, steps, every):
+        p = nn.Parameter(torch.ones(2))
+        return [*train.fit(lambda: p.square().sum(), [p], lr=lr, steps=steps, every=every,
+                           progress=False)]  # fmt: skip
+
+    def lost(x):
+        p = nn.Parameter(torch.ones((), dtype=torch.float64))
+        loss = lambda: p * x if isinstance(x, torch.Tensor) else x
+        return [*train.fit(loss, [p], steps=1, progress=False)]
+
+    def averaged(decay):
+        ema = train.Ema(net := nn.Linear(1, 1), decay)
+        ema.update()
+        return nn.utils.parameters_to_vector(net.parameters()) * 0 + ema.updates
+
+    at = torch.tensor(0.5)
+    points, pixels = torch.ones(2, 3), torch.ones(2, 1, 4, 4)
+    net = lambda f, x: lambda *sizes: f(x.shape[1:], *sizes)(x, at)
+    sizes = lambda **a: lambda *_: dict(a)
+    zero = says("zero at birth", lambda y, a: not y.any())
+    rate = lambda lr, steps, warmup: [train.cosine(lr, steps, warmup)(n) for n in range(5)]
+    return {
+        "fit": (
+            sizes(lr=0.1, steps=2, every=1), trained,
+            says("a loss a step", lambda y, a: len(y) == a["steps"]),
+        ),
+        "fit's loss": (lambda g, rng, dtype: {"x": dyadic(g, 1, dtype=dtype)[0]}, lost),
+        "cosine": (
+            sizes(lr=0.1, steps=4, warmup=2), rate,
+            says("up to lr", lambda y, a: max(map(abs, y)) <= abs(a["lr"])),
+        ),
+        "Ema": (sizes(decay=0.5), averaged),
+        "MLP": (sizes(hidden=8, depth=1, classes=2), net(nets.MLP, points), zero),
+        "ResMLP": (sizes(hidden=8, depth=1, classes=2), net(nets.ResMLP, points), zero),
+        "UNet": (sizes(channels=8), net(nets.UNet, pixels), zero),
+        "Sinusoidal": (sizes(dim=4), lambda dim: nets.Sinusoidal(dim)(at[None])),
+        "Fourier": (
+            sizes(dim=4), lambda dim: nets.Fourier(dim, generator=seeded())(at[None])
+        ),
+        "vae.mlp": (
+            sizes(latent=1, hidden=4, depth=1),
+            lambda *sizes: vae.mlp(3, *sizes).encode(points)[0].shape,
+        ),
+    }  # fmt: skip
+
+
+def general(change: Callable) -> Callable:
+    """The change, where the shape allows it."""
+
+    def changed(x):
+        try:
+            return change(x)
+        except (IndexError, RuntimeError):
+            return x
+
+    return changed
+
+
+TENSORS = {how: general(change) for how, (_, change) in SPOILT.items() if how != "None"}
+TENSORS |= {
+    "transposed": general(lambda x: x.transpose(0, -1).contiguous().transpose(0, -1)),
+}
+NUMBERS = {
+    "zero": lambda n: 0 * n,
+    "negative": lambda n: -n,
+    "and a half": lambda n: n + 0.5,
+    "a float": float,
+    "NaN": lambda n: math.nan,
+    "infinite": lambda n: math.inf,
+    "a tensor": torch.tensor,
+    "a numpy number": lambda n: np.asarray(n)[()],
+    "true": lambda n: True,
+}
+OTHERS = {"of another name": lambda x: f"{x}s", "a number": lambda x: 3}
+
+
+def spoilt(args: dict, rng: random.Random):
+    """The arguments with at most one of them spoilt, and how."""
+    name = rng.choice([*args])
+    x = args[name]
+    table = TENSORS if isinstance(x, torch.Tensor) else NUMBERS
+    table = table if isinstance(x, torch.Tensor | int | float) else OTHERS
+    how = rng.choice([*table])
+    if rng.random() < 0.25:
+        return args, "as they are"
+    return {**args, name: table[how](x)}, f"{name} {how}"
+
+
+def lawful(f: Callable, laws, args: dict) -> str:
+    """'' where the call is right or named, else what is wrong with it."""
+    before, state = copy.deepcopy(args), torch.get_rng_state()
+    try:
+        got = f(*args.values())
+    except Exception as error:
+        return "" if named(error) else f"unnamed {type(error).__name__}: {str(error)[:80]}"
+    drew = not torch.equal(state, torch.get_rng_state())
+    given = [x for x in args.values() if not isinstance(x, str)]
+    if not finite([plain("", x) for x in given]):
+        return ""
+    if not finite(got):
+        return "silent NaN or infinity"
+    if not near([plain("", x) for x in given], [
+        plain("", x) for x in before.values() if not isinstance(x, str)
+    ], 0.0):  # fmt: skip
+        return "changed what it was given"
+    if not drew and not near(got, f(*args.values()), 0.0):
+        return "differs when it is asked again"
+    for law in laws:
+        try:
+            if not law(f, args, got):
+                return f"breaks a law: {law.words}"
+        except Exception as error:
+            return f"breaks a law: {law.words} raises {type(error).__name__}: {str(error)[:80]}"
+    return ""
+
+
 def campaign(calls: int, seed: int) -> list[str]:
     """What is wrong with so many generated calls, a line for each kind."""
     rng, found = random.Random(seed), {}
-    table = functions()
+    by_sample = functions()
+    by_law = of_metrics() | of_markov() | of_gan() | of_vae() | of_data() | of_training()
+    names = [*by_sample, *by_law]
     for k in range(calls):
-        name = [*table][k % len(table)]
-        args, how = drawn(rng)
-        wrong = verdict(table[name], args, how)
+        name = names[k % len(names)]
+        if name in by_sample:
+            args, how = drawn(rng)
+            wrong = verdict(by_sample[name], args, how)
+        else:
+            draw, f, *laws = by_law[name]
+            g = torch.Generator().manual_seed(rng.randrange(2**31))
+            args, how = spoilt(draw(g, rng, rng.choice((torch.float64, torch.float32))), rng)
+            wrong = lawful(f, laws, args)
         if wrong:
             found.setdefault(f"{name}, {how}: {wrong}", k)
     return [*sorted(found), f"{calls} calls, {len(found)} kinds"]
@@ -216,3 +767,27 @@ def test_generated_calls_are_right_or_named(run_python):
 def test_the_fuzz_sees_what_is_wrong(wrong, complaint):
     x = torch.randn(5, 2)
     assert complaint in verdict(wrong, [x, x, torch.tensor(0.5), torch.zeros(5).long()], "")
+
+
+@pytest.mark.parametrize(
+    "wrong, law, complaint",
+    [
+        (lambda x, y: x.float().mean() - y.mean(), symmetric, "the other way round"),
+        (lambda x, y: x[0, 0] + y[0, 0], shuffled, "in another order"),
+        (lambda x, y: (x * x).mean() - (y * y).mean(), moved, "elsewhere"),
+        (lambda x, y: x.mean() + (x.dtype == torch.float32), precise, "in float64"),
+        (lambda x, y: (x.mean() - y.mean()).abs(), scaled(2), "in other units"),
+        (lambda x, y: (x.mean() - y.mean()) ** 2 + 1e-3, of_twins(0.0), "of equal samples"),
+        (lambda x, y: x.sum(0), as_vectors, "as vectors"),
+        (lambda x, y: x.double(), alike, "as x"),
+        (lambda x, y: 1 + x.square().mean(), share, "in [0, 1]"),
+        (lambda x, y: x, per_row, "one a sample"),
+        (lambda x, y: x / 0 * 0, share, "silent NaN"),
+        (lambda x, y: x.add_(1).sum(), share, "changed what it was given"),
+        (lambda x, y: time.perf_counter(), share, "differs when it is asked again"),
+        (lambda x, y: torch.linalg.cholesky(x), share, "unnamed"),
+    ],
+)
+def test_the_laws_are_seen_to_be_broken(wrong, law, complaint):
+    args = {k: dyadic(seeded(), 4, 3, 1, dtype=torch.float32) + (k == "y") for k in "xy"}
+    assert complaint in lawful(wrong, [law], args)

@@ -223,7 +223,7 @@ def test_bad_input_is_named(run_python):
         "tried(s.adain, torch.ones(3, 2, 4, 4), one, one)\n"
         "tried(s.modulate, W, torch.ones(3, 1)); tried(s.modulate, W, torch.ones(2))\n"
         "tried(s.demodulate, W); tried(s.demodulate, s.modulate(W, 0 * one))\n"
-        "tried(s.conv, x[:0], s.modulate(W, one[:0]))\n"
+        "tried(s.conv, x[:0], s.modulate(W, one)[:0])\n"
         "tried(s.conv, x, s.modulate(W, one[:1])); tried(s.conv, x[:, :1], s.modulate(W, one))\n"
         "tried(s.path_length, lambda w: w[:1], one)\n"
         "tried(s.path_length, lambda w: w.detach(), one)\n"
@@ -236,11 +236,11 @@ def test_bad_input_is_named(run_python):
         "tried(s.alias_free, torch.relu, pixels); tried(s.adain, pixels, one, one)\n"
         "tried(s.shift, x[0], 0.5, 0.0)\n"
     ).splitlines()
-    want = ["scale and shift (B, C), got x (3, 2, 4, 4)"] * 2 + ["a channel that is constant"]
+    want = ["scale (B, C), shift (B, C), got x (3, 2, 4, 4)"] * 2 + ["a channel that is constant"]
     want += ["weight is (O, C, h, w), scale (B, C)"] * 2 + ["as modulate gives it"]
     want += ["a filter of zeros", "x holds no samples"] + ["weight (B, O, C, h, w), got x"] * 2
-    want += ["generate gives an image a latent"] + ["no gradient leads from generate(w)"] * 2
-    want += ["mean is the mean latent"] * 2 + ["factor must be a whole number"] * 2
+    want += ["1 images were given for a batch of 3"] + ["no gradient leads from generate(w)"] * 2
+    want += ["the mean latent has shape (2,)"] * 2 + ["factor must be a whole number"] * 2
     want += ["height must be a whole number"]
     want += ["x must be a float tensor of shape (B, ...), got torch.uint8"] * 4
     want += ["x is (B, C, H, W), got x (2, 4, 4)"]

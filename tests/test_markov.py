@@ -144,7 +144,41 @@ def test_shapes_are_named_without_the_runtime_check(run_python):
         "    except ValueError as error: print(error)"
     ).splitlines()
     assert "square, got (2, 3)" in said[0] and "square, got (3,)" in said[1]
-    assert "pi must hold 3 positive numbers" in said[2]
+    assert said[2] == "P is (n, n) and pi (n,), got (3, 3) and (2,)"
+
+
+def test_a_law_of_other_states_is_named(run_python):
+    said = run_python(
+        "import torch; from minigen import markov as m\n"
+        "P, p = torch.eye(3), torch.ones(3) / 3\n"
+        "for f in (lambda: m.is_reversible(P, p[:1]), lambda: m.is_reversible(P, p.numpy()),\n"
+        "          lambda: m.total_variation(p, p[:1]), lambda: m.total_variation(p, 0.5),\n"
+        "          lambda: m.stationary(P.numpy()), lambda: m.rhat(P.numpy())):\n"
+        "    try: print(f())\n"
+        "    except (TypeError, ValueError) as error: print(error)"
+    ).splitlines()
+    array = "must be a tensor, got ndarray: use torch.as_tensor"
+    assert said == [
+        "P is (n, n) and pi (n,), got (3, 3) and (1,)", f"pi {array}",
+        "p and q are laws of shapes (3,) and (1,)",
+        "q must be a tensor, got float: use torch.as_tensor",
+        f"a transition matrix {array}", f"the chains {array}",
+    ]  # fmt: skip
+
+
+def test_a_conditional_of_a_coordinate_that_is_not_there(generator):
+    """Two values a sample, (2, 1, 2): coordinate 0 was written to both, without a word."""
+    draw = lambda x, generator: torch.randn(len(x), generator=generator)
+    for shape in ((2, 1, 2), (2, 1)):
+        with pytest.raises(ValueError, match="must return coordinate"):
+            [*markov.gibbs([draw, draw], torch.zeros(shape), n=1, generator=generator)]
+
+
+def test_a_random_scan_asks_no_conditional_for_nothing(generator):
+    seen = []
+    draw = lambda x, generator: seen.append(len(x)) or torch.randn(len(x), generator=generator)
+    [*markov.gibbs_random_scan([draw, draw], torch.zeros(1, 2), n=9, generator=generator)]
+    assert seen == [1] * 9
 
 
 def test_metropolis_matrix_needs_a_positive_law():

@@ -114,6 +114,17 @@ def test_bad_chains(chain, message):
             function(chain)
 
 
+def test_a_chain_that_moved_in_the_state_between_its_halves():
+    """Of an odd number of states the middle one is in neither half: R̂ was 0/0, a NaN."""
+    chain = torch.zeros(9)
+    chain[4] = 1
+    for function in (diagnostics.rhat, diagnostics.estimate):
+        with pytest.raises(ValueError, match="never moved"):
+            function(chain)
+    chain[3] = 1
+    assert torch.isfinite(diagnostics.rhat(chain))
+
+
 def test_lags_beyond_the_chain():
     for lags in (0, 10):
         with pytest.raises(ValueError, match="lags must be between 1 and"):

@@ -246,12 +246,18 @@ def test_bad_data(make):
 @pytest.mark.parametrize(
     "bad, message",
     [
-        (lambda: nets.MLP(0), "shape, out and classes must be positive"),
-        (lambda: nets.MLP(()), "shape, out and classes must be positive"),
-        (lambda: nets.ResMLP(2, classes=-1), "shape, out and classes must be positive"),
+        (lambda: nets.MLP(0), "shape, out and classes must be a whole number"),
+        (lambda: nets.MLP(()), "shape, out and classes must be a whole number"),
+        (
+            lambda: nets.ResMLP(2, classes=-1),
+            "shape, out and classes must be a whole number",
+        ),
         (lambda: nets.UNet((1, 8, 10)), r"H and W divisible by 4, got \(1, 8, 10\)"),
         (lambda: nets.UNet(64), r"needs a shape \(C, H, W\)"),
-        (lambda: nets.MLP(2, classes=0), "shape, out and classes must be positive, got 2, 1 and 0"),
+        (
+            lambda: nets.MLP(2, classes=0),
+            "out and classes must be a whole number of at least 1, got 0",
+        ),
         (lambda: nets.MLP(2, hidden=0), "hidden must be a whole number of at least 1, got 0"),
         (lambda: nets.MLP(2, depth=0), "depth must be a whole number of at least 1, got 0"),
         (lambda: nets.ResMLP(2, hidden=0), "hidden must be a whole number of at least 1"),

@@ -132,3 +132,13 @@ def test_counts_are_whole_and_positive(n):
     with pytest.raises(ValueError, match="steps must be a whole number of at least 1"):
         shapes.check_count(n, "steps")
     assert shapes.check_count(1) is None
+
+
+def test_what_is_no_tensor_is_named():
+    shapes.check_tensor(torch.zeros(0), "x")
+    with pytest.raises(TypeError, match="x must be a tensor, got list: use torch.as_tensor"):
+        shapes.check_tensor([1.0], "x")
+    with pytest.raises(ValueError, match="x must have a first axis, got the one number 1.0"):
+        shapes.check_tensor(torch.tensor(1.0), "x")
+    with pytest.raises(TypeError, match="a and b are tensors, got Tensor and float"):
+        shapes.check_alike(torch.zeros(2), 0.0, "a and b")

@@ -231,6 +231,7 @@ def stuck(state):
 
 
 nan = lambda x: torch.full_like(x, torch.nan)
+moments = lambda tensors: [name for name in tensors if name.startswith("adam.")]
 
 
 @pytest.mark.parametrize(
@@ -242,6 +243,8 @@ nan = lambda x: torch.full_like(x, torch.nan)
         (facts(step=10**9), "holds step 1000000000 of a longer run than steps=6"),
         (facts(step=3), r"shape of losses. is \(4,\) in the file, \(3,\) in the run"),
         (facts(updates="many"), "it says updates = 'many'"),
+        (facts(updates=2), "its average has missed steps"),
+        (facts(updates=10**19), "it says updates = 1000"),
         (facts(updates=None), "no ema, this one has .* an ema"),
         (without("updates"), "it says updates = None"),
         (facts(processes=0), "it says processes = 0"),
@@ -261,6 +264,14 @@ nan = lambda x: torch.full_like(x, torch.nan)
         (tensor("adam.0.exp_avg", nan), "adam.0.exp_avg is not finite"),
         (tensor("adam.0.exp_avg_sq", lambda x: x - 1), "adam.0.exp_avg_sq is negative"),
         (tensor("adam.0.step", lambda x: x.expand(2)), "the shape of adam.0.step"),
+        (tensor("adam.0.step", torch.zeros_like), "adam.0.step is no number of steps"),
+        (tensor("adam.0.step", lambda x: x - 0.5), "adam.0.step is no number of steps"),
+        (tensor("adam.0.step", lambda x: x + 1), "adam.0.step is no number of steps"),
+        (tensor("adam.0.step", torch.Tensor.half), "adam.0.step is no number of steps"),
+        (
+            edited(lambda tensors, _: [*map(tensors.pop, moments(tensors))]),
+            "only the run has adam.",
+        ),
         (without("ema.0"), "only the run has ema.0"),
         (tensor("ema.0", lambda x: x[1:]), "the shape of ema.0"),
         (tensor("ema.0", nan), "ema.0 is not finite"),
@@ -274,6 +285,8 @@ nan = lambda x: torch.full_like(x, torch.nan)
         (tensor("batches.0.0", lambda _: torch.tensor([1, 1])), "is no order of 7 rows"),
         (tensor("batches.0.0", lambda _: torch.tensor([1, 7])), "is no order of 7 rows"),
         (tensor("batches.0.0", lambda _: torch.tensor([-1])), "is no order of 7 rows"),
+        (tensor("batches.0.0", lambda _: torch.arange(7)), "is no order of 7 rows"),
+        (tensor("batches.0.0", lambda _: torch.arange(4)), "is no order of 7 rows"),
         (tensor("batches.0.0", lambda _: torch.ones(1)), "the dtype of batches.0.0"),
     ],
 )
@@ -381,6 +394,29 @@ def test_without_a_seal(tmp_path):
         assert "was not written by minigen" in refused(
             tmp_path / "f", save(small().state_dict(), metadata)
         )
+
+
+def test_broken_weights_are_refused_and_broken_statistics_are_not(tmp_path):
+    saved, net = (torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)) for _ in "sn")
+    saved[1].running_mean[1] = torch.nan
+    train.save(tmp_path / "net", saved)
+    train.load(tmp_path / "net", net)
+    saved[0].bias.data[1] = torch.nan
+    train.save(tmp_path / "net", saved)
+    before = [x.nan_to_num() for x in flat(net)]
+    with pytest.raises(ValueError, match="net holds weights that are not finite: 0.bias"):
+        train.load(tmp_path / "net", net)
+    assert all(torch.equal(a.nan_to_num(), b) for a, b in zip(flat(net), before, strict=True))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError(5, "Input/output error")
+
+    train.save(tmp_path / "net", small())
+    monkeypatch.setattr("builtins.open", broken)
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'net'} can't be read: Input/output error"):
+        files.read(tmp_path / "net")
 
 
 def test_missing(tmp_path):

@@ -172,7 +172,7 @@ def elbo(function: Callable) -> None:
         if "Target size" in said:
             raise Wrong(f"x has no axis of draws: x.expand_as(logits) ({said})") from None
         raise
-    print("right: the ELBO of five images, averaged over three draws of z, in nats")
+    print("right: the ELBO of five images, averaged over four draws of z, in nats")
 
 
 # Many weights -----------------------------------------------------------------------------------

@@ -59,12 +59,12 @@ def batches(*tensors: Tensor, size: int, generator: Gen = None) -> Batches:
             f"batches takes tensors such as x, label, got {got}: "
             f"of a TensorDataset pass *dataset.tensors"
         )
+    for x in tensors:
+        check_finite(x)
     check_count(size, "size")
     n = len(tensors[0])
     if any(len(tensor) != n for tensor in tensors):
         raise ValueError(f"tensors of different length: {[len(tensor) for tensor in tensors]}")
     if size > n:
         raise ValueError(f"a batch of {size} can't be drawn from {n} samples")
-    for x in tensors:
-        check_finite(x)
     return Batches(tensors, size, generator)

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from minigen.shapes import check_count
+
 from .digits import Images, Labels
 from .points import Gen, drawers
 
@@ -70,7 +72,8 @@ def glyphs(
     unknown = sorted(set(characters) - set(CHARACTERS))
     if unknown or not characters:
         raise ValueError(f"characters must be some of {CHARACTERS!r}, got {characters!r}")
-    rand, _ = drawers(generator)
+    check_count(size, "size")
+    rand, _ = drawers(n, generator)
     char, font = (len(characters) * rand(n)).long(), (len(FONTS) * rand(n)).long()
     which = torch.tensor([CHARACTERS.index(c) for c in characters], device=char.device)[char]
     fine = _masks(size).to(char.device)[which, font][:, None].float() / 255

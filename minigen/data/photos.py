@@ -2,6 +2,8 @@
 
 import torch
 
+from minigen.shapes import check_count
+
 from .digits import Images
 from .points import Gen, drawers
 
@@ -15,9 +17,10 @@ def patches(n: int, size: int, *, generator: Gen = None) -> Images:
 
     photos = torch.stack([torch.from_numpy(photo.copy()) for photo in load_sample_images().images])
     _, height, width, _ = photos.shape
-    if not 1 <= size <= height:
+    check_count(size, "size")
+    if size > height:
         raise ValueError(f"size must lie between 1 and {height} pixels, got {size}")
-    rand, _ = drawers(generator)
+    rand, _ = drawers(n, generator)
     u, v, w = rand(3, n)
     side = torch.arange(size, device=u.device)
     row = (u * (height - size + 1)).long()[:, None, None] + side[:, None]

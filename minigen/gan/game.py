@@ -99,7 +99,7 @@ def alternate(
                 constrain(critic)
         return Losses(seen, make(loss.generator(critic(net(latents(len(x))))).mean(), n))
 
-    return loop("alternate", run, step, steps, checkpoint, every, progress)
+    return loop("alternate", run, step, steps, checkpoint, every, progress, Losses)
 
 
 def _check_players(generator: nn.Module, critic: nn.Module, x, latents: Callable) -> None:

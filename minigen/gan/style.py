@@ -5,6 +5,7 @@ StyleGAN2 is Karras et al. 2020, StyleGAN3 Karras et al. 2021.
 """
 
 import math
+import re
 from collections.abc import Callable
 
 import torch
@@ -12,23 +13,40 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from minigen.shapes import X, check_batch, check_count, noise, readable
+from minigen.shapes import (
+    X,
+    check_batch,
+    check_count,
+    check_length,
+    check_tensor,
+    noise,
+    readable,
+)
 
 Images = Float[Tensor, "B C H W"]
 Style = Float[Tensor, "B C"]
 Filters = Float[Tensor, "B O C h w"]
 
 
-def _check(right: bool, want: str, **tensors: Tensor) -> None:
-    if not right:
-        got = ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items())
-        raise ValueError(f"{want}, got {got}")
+def _check(want: str, **tensors: Tensor) -> None:
+    """Raises TypeError or ValueError unless these are float tensors of the axes that `want` names.
 
-
-def _check_images(x: Images) -> None:
-    """Raises TypeError or ValueError unless x is a batch of images, in floats."""
-    check_batch(x, "x")
-    _check(x.ndim == 4, "x is (B, C, H, W)", x=x)
+    Axes of one letter are of one size.
+    """
+    size = {}
+    for name, x in tensors.items():
+        check_batch(x, name)
+    for name, x in tensors.items():
+        axes = re.search(rf"{name} (?:is )?\((.*?)\)", want)[1].split(", ")
+        same = all(size.setdefault(a, n) == n for a, n in zip(axes, x.shape, strict=False))
+        if x.ndim != len(axes) or not same:
+            got = ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items())
+            raise ValueError(f"{want}, got {got}")
+    kinds = {x.dtype for x in tensors.values()}
+    if len(kinds) > 1 and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(
+            f"{' and '.join(tensors)} share one dtype, got {', '.join(map(str, kinds))}"
+        )
 
 
 def _check_positive(x: Tensor, complaint: str) -> Tensor:
@@ -45,9 +63,7 @@ def adain(x: Images, scale: Style, shift: Style) -> Images:
     A channel that is constant raises ValueError, on the CPU only.
     [Huang & Belongie 2017, eq. 8; Karras et al. 2019, eq. 1]
     """
-    check_batch(x, "x")
-    fits = x.ndim == 4 and x.shape[:2] == scale.shape == shift.shape
-    _check(fits, "x is (B, C, H, W), scale and shift (B, C)", x=x, scale=scale, shift=shift)
+    _check("x is (B, C, H, W), scale (B, C), shift (B, C)", x=x, scale=scale, shift=shift)
     var, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
     std = _check_positive(var, "a channel that is constant, σ = 0, cannot be normalised").sqrt()
     return scale[..., None, None] * ((x - mean) / std) + shift[..., None, None]
@@ -55,8 +71,7 @@ def adain(x: Images, scale: Style, shift: Style) -> Images:
 
 def modulate(weight: Float[Tensor, "O C h w"], scale: Style) -> Filters:
     """Scale the weights, s_c W_oc, as if each sample's channels were. [StyleGAN2, eq. 1]"""
-    fits = weight.ndim == 4 and scale.ndim == 2 and weight.shape[1] == scale.shape[1]
-    _check(fits, "weight is (O, C, h, w), scale (B, C)", weight=weight, scale=scale)
+    _check("weight is (O, C, h, w), scale (B, C)", weight=weight, scale=scale)
     return weight * scale[:, None, :, None, None]
 
 
@@ -66,7 +81,7 @@ def demodulate(weight: Filters) -> Filters:
     Of other input it does not, unlike `adain`. A filter of zeros raises ValueError, on the CPU
     only. [StyleGAN2, eq. 3, there with ε]
     """
-    _check(weight.ndim == 5, "weight is (B, O, C, h, w), as modulate gives it", weight=weight)
+    _check("weight is (B, O, C, h, w), as modulate gives it", weight=weight)
     square = weight.square().sum((2, 3, 4), keepdim=True)
     return weight / _check_positive(square, "a filter of zeros cannot be demodulated").sqrt()
 
@@ -76,9 +91,7 @@ def conv(x: Images, weight: Filters, *, padding: int = 0) -> Float[Tensor, "B O 
 
     [StyleGAN2, appendix B]
     """
-    check_batch(x, "x")
-    fits = x.ndim == 4 and weight.ndim == 5 and x.shape[:2] == (len(weight), weight.shape[2])
-    _check(fits, "x is (B, C, H, W), weight (B, O, C, h, w)", x=x, weight=weight)
+    _check("x is (B, C, H, W), weight (B, O, C, h, w)", x=x, weight=weight)
     out = F.conv2d(x.flatten(0, 1)[None], weight.flatten(0, 1), padding=padding, groups=len(x))
     return out.unflatten(1, weight.shape[:2])[0]
 
@@ -98,7 +111,7 @@ def path_length(
     with torch.enable_grad():
         w = w if w.requires_grad else w.detach().requires_grad_()
         image, grad = generate(w), None
-        _check(image.shape[:1] == w.shape[:1], "generate gives an image a latent", w=w, image=image)
+        check_length(image, w, "images")
         if image.requires_grad:
             dot = (image * noise(image.detach(), generator=generator)).sum()
             (grad,) = torch.autograd.grad(dot, w, create_graph=learn, allow_unused=True)
@@ -109,7 +122,10 @@ def path_length(
 
 def truncate(w: X, mean: Float[Tensor, "*D"], psi: float) -> X:
     """w̄ + ψ (w − w̄): same mean, ψ² times the covariance. [Karras et al. 2019, appendix B]"""
-    _check(mean.shape == w.shape[1:], "mean is the mean latent, (k,) for w (B, k)", w=w, mean=mean)
+    check_batch(w, "w")
+    check_tensor(mean, "mean")
+    if mean.shape != w.shape[1:]:
+        raise ValueError(f"the mean latent has shape {tuple(w.shape[1:])}, got {tuple(mean.shape)}")
     return mean + psi * (w - mean)
 
 
@@ -133,14 +149,14 @@ def shift(x: Images, down: float, right: float) -> Images:
 
     Commutes with every circular convolution. [StyleGAN3, section 2]
     """
-    _check_images(x)
+    _check("x is (B, C, H, W)", x=x)
     h, w = x.shape[2:]
     return _sinc(h, h, down, x) @ x @ _sinc(w, w, right, x).T
 
 
 def resample(x: Images, height: int, width: int) -> Float[Tensor, "B C H2 W2"]:
     """The same periodic image at other pixels, without the frequencies that either size lacks."""
-    _check_images(x)
+    _check("x is (B, C, H, W)", x=x)
     check_count(height, "height")
     check_count(width, "width")
     return _sinc(x.shape[2], height, 0.0, x) @ x @ _sinc(x.shape[3], width, 0.0, x).T
@@ -151,7 +167,7 @@ def alias_free(f: Callable[[Tensor], Tensor], x: Images, *, factor: int = 2) -> 
 
     [StyleGAN3, section 2.1]
     """
-    _check_images(x)
+    _check("x is (B, C, H, W)", x=x)
     check_count(factor, "factor")
     h, w = x.shape[2:]
     return resample(f(resample(x, factor * h, factor * w)), h, w)

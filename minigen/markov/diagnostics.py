@@ -11,7 +11,7 @@ from jaxtyping import Float, Real
 from torch import Tensor
 
 from minigen.metrics import Estimate
-from minigen.shapes import per_sample, wide
+from minigen.shapes import check_tensor, per_sample, wide
 
 Chain = Real[Tensor, "n B *D"] | Real[Tensor, " n"]  # states may be whole numbers
 
@@ -29,6 +29,7 @@ class Unmixed(Estimate):
 
 def _centred(chain: Chain) -> Float[Tensor, "n B *D"]:
     """The chains less the mean of all, refused where they are short, still or broken."""
+    check_tensor(chain, "the chains")
     x = 1.0 * wide(chain if chain.ndim > 1 else chain[:, None])
     if x.ndim not in (2, 3) or len(x) < 4:
         raise ValueError(
@@ -36,9 +37,13 @@ def _centred(chain: Chain) -> Float[Tensor, "n B *D"]:
         )
     if not bool(torch.isfinite(x).all()):
         raise ValueError("the chains hold NaN or infinite values")
-    if bool((x == x[0, 0]).flatten(0, 1).all(0).any()):  # not less the mean, which is rounded
-        raise ValueError("the chains never moved: nothing was accepted, or all start in one place")
+    _check_moved(x)  # not less the mean, which is rounded
     return x - x.mean((0, 1))
+
+
+def _check_moved(x: Float[Tensor, "n B *D"]) -> None:
+    if bool((x == x[0, 0]).flatten(0, 1).all(0).any()):
+        raise ValueError("the chains never moved: nothing was accepted, or all start in one place")
 
 
 def _home(value: Tensor, chain: Chain) -> Tensor:
@@ -61,9 +66,10 @@ def autocorrelation(chain: Chain, lags: int) -> Float[Tensor, " lags *D"]:
     About the one mean, because chains that each stay in a region of their own would otherwise seem
     to be uncorrelated.
     """
-    if not 1 <= lags <= len(chain):
-        raise ValueError(f"lags must be between 1 and the {len(chain)} states, got {lags}")
-    c = _autocovariance(_centred(chain), lags)
+    x = _centred(chain)
+    if not 1 <= lags <= len(x):
+        raise ValueError(f"lags must be between 1 and the {len(x)} states, got {lags}")
+    c = _autocovariance(x, lags)
     return _home(c / c[0], chain)
 
 
@@ -94,6 +100,7 @@ def rhat(chain: Chain) -> Float[Tensor, "*D"]:
     x = _centred(chain)
     half = len(x) // 2
     halves = torch.cat([x[:half], x[-half:]], dim=1)
+    _check_moved(halves)  # an odd state in the middle is in neither
     within = halves.var(dim=0).mean(0)
     return _home(((half - 1) / half + halves.mean(dim=0).var(0) / within).sqrt(), chain)
 
@@ -104,7 +111,7 @@ def estimate(chain: Chain) -> Estimate | list[Estimate]:
     Of chains (n, B, D) a list of D. Where R̂ > 1.05 it is an `Unmixed`, which prints this doubt: the
     chains do not know how far they are off, and the error may be far too small.
     """
-    if chain.ndim == 3:
+    if isinstance(chain, Tensor) and chain.ndim == 3:
         return [estimate(x) for x in chain.unbind(2)]
     variance, agree = float(_centred(chain).square().mean()), float(rhat(chain))
     mean = float((1.0 * wide(chain)).mean())

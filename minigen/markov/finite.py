@@ -6,11 +6,14 @@ import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
+from minigen.shapes import check_tensor
+
 Matrix = Real[Tensor, "n n"]  # 0 and 1 may be whole numbers: all is computed in floats
 
 
 def _transition(P: Real[Tensor, "n m"]) -> Float[Tensor, "n n"]:
     """P in float64 on the CPU, refused unless its rows are distributions."""
+    check_tensor(P, "a transition matrix")
     if P.ndim != 2 or P.shape[0] != P.shape[1]:
         raise ValueError(f"a transition matrix is square, got {tuple(P.shape)}")
     Q = P.detach().cpu().double()
@@ -104,11 +107,25 @@ def spectral_gap(P: Matrix) -> Float[Tensor, ""]:
 
 def total_variation(p: Real[Tensor, "... n"], q: Real[Tensor, "... n"]) -> Float[Tensor, "..."]:
     """The largest difference in the probability of any event, ½ Σ |p − q|, in [0, 1]."""
+    check_tensor(p, "p")
+    check_tensor(q, "q")
+    axes = min(p.ndim, q.ndim)
+    if p.shape[-axes:] != q.shape[-axes:]:
+        raise ValueError(f"p and q are laws of shapes {tuple(p.shape)} and {tuple(q.shape)}")
     return (0.5 * p - 0.5 * q).abs().sum(-1)
+
+
+def _check_law(pi: Real[Tensor, " n"], P: Matrix) -> None:
+    """Raises TypeError or ValueError unless pi has a number for each state of P."""
+    check_tensor(P, "P")
+    check_tensor(pi, "pi")
+    if P.shape != 2 * pi.shape:
+        raise ValueError(f"P is (n, n) and pi (n,), got {tuple(P.shape)} and {tuple(pi.shape)}")
 
 
 def is_reversible(P: Matrix, pi: Real[Tensor, " n"]) -> bool:
     """Whether π_i P_ij = π_j P_ji for all i, j (detailed balance), but for rounding."""
+    _check_law(pi, P)
     flow = pi[:, None] * (1.0 * P)
     eps = max(torch.finfo(_real(z)).eps for z in (P, pi))
     return bool(((flow - flow.T).abs() <= 16 * eps * flow.max()).all())
@@ -122,7 +139,8 @@ def metropolis_matrix(Q: Matrix, pi: Real[Tensor, " n"]) -> Float[Tensor, "n n"]
     [Hastings 1970]
     """
     _transition(Q)
-    if pi.shape != Q.shape[:1] or not bool((pi > 0).all() & torch.isfinite(pi).all()):
+    _check_law(pi, Q)
+    if not bool((pi > 0).all() & torch.isfinite(pi).all()):
         raise ValueError(f"pi must hold {len(Q)} positive numbers, got {pi}")
     P = torch.minimum(Q, pi * Q.T / pi[:, None])
     P.diagonal().zero_()

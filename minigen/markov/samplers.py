@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from minigen.shapes import X, check_batch, like, noise, per_sample, readable
+from minigen.shapes import X, check_batch, check_finite, like, noise, per_sample, readable
 
 LogProb = Callable[[X], Float[Tensor, "B"]]  # log p up to a constant, in nats
 
@@ -152,6 +152,7 @@ def gibbs(
     it drawn anew. A sweep leaves p as it is, but is not reversible. [Geman & Geman 1984]
     """
     _check_walk(1.0, n)
+    check_finite(x, "x")
 
     def sweeps():
         y = x
@@ -168,6 +169,7 @@ def gibbs_random_scan(
 ) -> Iterator[State]:
     """As `gibbs`, but each of n steps draws one coordinate, for each chain its own: reversible."""
     _check_walk(1.0, n)
+    check_finite(x, "x")
 
     def steps():
         y = x
@@ -178,7 +180,8 @@ def gibbs_random_scan(
             y = y.clone()
             for i, draw in enumerate(conditionals):
                 rows = (which == i).nonzero()[:, 0]
-                y[rows] = _redraw(y[rows], i, draw, generator)
+                if len(rows):
+                    y[rows] = _redraw(y[rows], i, draw, generator)
             yield State(y, torch.ones(len(y), dtype=torch.bool, device=y.device))
 
     return steps()
@@ -190,7 +193,7 @@ def _redraw(x: X, i: int, draw: Callable, generator) -> X:
         raise TypeError(f"conditional {i} draws {new.dtype}, but x is {x.dtype}: start from floats")
     if new.shape == x.shape:
         return new
-    if new.shape != x.shape[:1]:
+    if new.shape != x.shape[:1] or x.ndim != 2 or i >= x.shape[1]:
         raise ValueError(
             f"conditional {i} must return coordinate {i}, ({len(x)},), or the whole state, "
             f"{tuple(x.shape)}, got {tuple(new.shape)}"

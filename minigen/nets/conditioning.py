@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from minigen.shapes import check_time, readable
+from minigen.shapes import check_count, check_time, readable
 
 Rows = Float[Tensor, "R E"]  # one row for the whole batch (R = 1) or one a sample (R = B)
 
@@ -77,10 +77,8 @@ class Conditioned(nn.Module):
     def __init__(self, shape, width: int, classes: int | None, embedding: Callable | None, out=1):
         super().__init__()
         self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        if min(self.shape, default=0) < 1 or out < 1 or (classes is not None and classes < 1):
-            raise ValueError(
-                f"shape, out and classes must be positive, got {shape}, {out} and {classes}"
-            )
+        for n in (len(self.shape), *self.shape, out, 1 if classes is None else classes):
+            check_count(n, "each of shape, out and classes")
         self.out_shape = (out * self.shape[0], *self.shape[1:])
         self.classes = classes
         self.embedding = Sinusoidal(64) if embedding is None else embedding

@@ -45,7 +45,7 @@ class UNet(Conditioned):
     ):
         check_count(len(multiples), "the number of multiples")
         widths = [channels, *(channels * m for m in multiples)]
-        if any(w < 1 or w % 8 for w in widths):
+        if any(type(w) is not int or w < 1 or w % 8 for w in widths):
             raise ValueError(
                 f"channels, and channels times each multiple, must be 8, 16, 24, …, got {widths}"
             )

@@ -93,7 +93,12 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    raw, header = _whole(path)
+    try:
+        raw, header = _whole(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"there is no checkpoint at {path}") from None
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror}") from None
     facts = header.get("__metadata__", {}).get(_KEY)
     if facts is None or raw.count(_MARK) == 0:
         raise ValueError(f"{path} was not written by minigen: it holds no checksum to trust it by")
@@ -113,12 +118,7 @@ def _whole(path: str | os.PathLike) -> tuple[bytes, dict]:
 
     Only a regular file is opened: a pipe would wait for ever, a device has no end.
     """
-    try:
-        found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"there is no checkpoint at {path}") from None
-    except OSError as error:
-        raise ValueError(f"{path} can't be read: {error.strerror}") from None
+    found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe, device or socket"
         raise ValueError(f"{path} is a {kind}, not a checkpoint")
@@ -190,11 +190,14 @@ def save(path: str | os.PathLike, net: nn.Module, **about) -> None:
 def load(path: str | os.PathLike, net: nn.Module) -> dict:
     """Give net the weights in path and return what was said about them.
 
-    Raises ValueError for a file that is pickled or corrupted, or of another net; the net is then
-    untouched.
+    Raises ValueError for a file that is pickled or corrupted, of another net, or of weights that
+    are not finite; the net is then untouched.
     """
     tensors, about = read(path)
-    want = net.state_dict()
+    want = net.state_dict(keep_vars=True)
     check_same(path, tensors, want, f"a {about.get('class')}", f"this {type(net).__name__}")
+    for name, x in want.items():
+        if isinstance(x, nn.Parameter) and not tensors[name].isfinite().all():
+            raise ValueError(f"{path} holds weights that are not finite: {name}")
     net.load_state_dict(tensors)
     return about

@@ -70,7 +70,7 @@ def cosine(lr: float, steps: int, warmup: int = 0) -> Callable[[int], float]:
     """
 
     check_count(steps, "steps")
-    if not 0 <= warmup <= steps:
+    if warmup not in range(steps + 1):
         raise ValueError(f"warmup must lie between 0 and steps = {steps}, got {warmup}")
 
     def at(n: int) -> float:
@@ -92,6 +92,8 @@ def descent(run: Run, who: str, lr: Rate) -> Callable[..., Tensor]:
     inputs = params if len(run.players) > 1 else None  # the others' weights get no gradient
 
     def step(value: Tensor, n: int, shown: Tensor | None = None) -> Tensor:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"loss() must return a scalar tensor, got {type(value).__name__}")
         if value.ndim or not value.requires_grad:
             raise ValueError(
                 f"loss() must return a scalar that depends on the parameters, got shape "
@@ -122,10 +124,12 @@ def loop(
     checkpoint: str | os.PathLike | None,
     every: int,
     progress: bool,
+    kind: type | None = None,
 ) -> Iterator:
     """Yields step(n) for n = 0, 1, … with a bar, checkpoints, and a word on how to resume.
 
-    What can be wrong with the call is found at the call; a checkpoint is read at the first step.
+    Of several losses `kind` is the NamedTuple that step(n) gives. What can be wrong with the call
+    is found at the call; a checkpoint is read at the first step.
     """
     check_count(steps, "steps")
     check_count(every, "every")
@@ -136,7 +140,7 @@ def loop(
     def states():
         first = _begin(run, path, steps)
         if first == steps:
-            yield from run.curve()
+            yield from run.curve(kind)
             return
         bar = Bar(name, first, steps, progress and processes.rank() == 0, run.device)
         n, written = first, first

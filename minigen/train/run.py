@@ -58,13 +58,13 @@ class Run:
         for who, loss in losses.items():
             self.losses.setdefault(who, []).append(loss[None])
 
-    def curve(self) -> list:
-        """The losses of all steps so far, as the run yielded them: scalars, or named tuples."""
+    def curve(self, kind: type | None) -> list:
+        """The losses of all steps so far, as the run yielded them: scalars, or tuples of a kind."""
         columns = [torch.cat(losses).to(self.device).unbind() for losses in self.losses.values()]
         if [*self.losses] == [""]:
             return [*columns[0]]
-        losses = namedtuple("Losses", self.losses)
-        return [losses(*row) for row in zip(*columns, strict=True)]
+        kind = kind or namedtuple("Losses", self.losses)
+        return [kind(*row) for row in zip(*columns, strict=True)]
 
     def save(self, path: Path, step: int) -> None:
         """Write the state after so many steps to path; raises ValueError where it is broken."""

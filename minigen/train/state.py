@@ -9,7 +9,7 @@ from . import files
 
 
 def _whole(least: int):
-    return lambda x: type(x) is int and x >= least
+    return lambda x: type(x) is int and least <= x < 2**63
 
 
 def _sizes(x: object) -> bool:
@@ -54,6 +54,8 @@ def check_facts(path, about: dict, steps: int) -> None:
             f"{path} holds step {about['step']} of a longer run than steps={steps}: ask for as "
             f"many, or delete it to start anew"
         )
+    if about["updates"] is not None and about["updates"] < about["step"]:
+        raise ValueError(f"{path} can't be taken up: its average has missed steps")
 
 
 def sources(generators: int, batches: Sequence, ema: bool) -> str:
@@ -75,7 +77,7 @@ def wanted(
     begun = {name.split(".")[1] for name in tensors if name.startswith("adam.")}
     want = {f"ema.{i}": x for i, x in enumerate(averages)}
     for i, p in enumerate(params):
-        if str(i) in begun:  # a parameter that no loss has used has no moments
+        if str(i) in begun or not begun:  # a parameter that no loss has used has no moments
             want |= {f"adam.{i}.exp_avg": p, f"adam.{i}.exp_avg_sq": p}
             want[f"adam.{i}.step"] = _floating(tensors, f"adam.{i}.step", ())
     for rank, sizes in enumerate(about["batches"]):
@@ -114,9 +116,17 @@ def flaw_of_state(state: Tensor, generator: torch.Generator) -> str | None:
     return "is no generator's state: it would draw nothing but zeros" if dead else None
 
 
-def flaw_of_order(rest: Tensor, rows: int) -> str | None:
-    """What is wrong with rows still to come in a pass over so many."""
-    fine = not len(rest) or (0 <= rest.min() and rest.max() < rows)
+def flaw_of_count(count: Tensor, about: Mapping) -> str | None:
+    """What is wrong with a number of Adam's steps; of several players one may take many a step."""
+    most = about["step"] if about["losses"] == [""] else torch.inf
+    exact = count.dtype in (torch.float32, torch.float64) and count == count.floor()
+    return None if exact and 1 <= count <= most else "is no number of steps"
+
+
+def flaw_of_order(rest: Tensor, rows: int, size: int) -> str | None:
+    """What is wrong with rows still to come in a pass over so many, that gives `size` at a time."""
+    begun = len(rest) in range(rows - size, -1, -size)
+    fine = not len(rest) or (begun and 0 <= rest.min() and rest.max() < rows)
     return None if fine and len(rest.unique()) == len(rest) else f"is no order of {rows} rows"
 
 
@@ -132,7 +142,9 @@ def check(path, tensors, about, want, net, generators) -> None:
         if kind == "generator":
             wrong = flaw_of_state(x, generators[int(where[1])])
         elif kind == "batches":
-            wrong = flaw_of_order(x, about["batches"][int(where[0])][int(where[1])][0])
+            wrong = flaw_of_order(x, *about["batches"][int(where[0])][int(where[1])])
+        elif kind == "adam" and where[-1] == "step":
+            wrong = flaw_of_count(x, about)
         else:
             wrong = flaw(name, x) if kind != "net" or name in net else None
         if wrong:

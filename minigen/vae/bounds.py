@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minigen.normal import kl_terms
-from minigen.shapes import X, check_alike, check_batch, check_count, noise
+from minigen.shapes import X, check_alike, check_batch, check_count, check_tensor, noise
 
 from .model import VAE, Latent
 
@@ -29,6 +29,11 @@ def kl_residual(
     KL(N(m + Δm, v Δv) ‖ N(m, v)) = ½ Σ (Δm²/v + Δv − log Δv − 1), summed over latents.
     `delta_log_var` is log Δv, `log_var2` log v. [Vahdat & Kautz 2020, eq. 2]
     """
+    check_tensor(delta_mean, "delta_mean")
+    check_tensor(delta_log_var, "delta_log_var")
+    if delta_mean.shape != delta_log_var.shape:
+        shapes = f"{tuple(delta_mean.shape)} and {tuple(delta_log_var.shape)}"
+        raise ValueError(f"delta_mean and delta_log_var share one shape, got {shapes}")
     # dtype=: a Python number would pass through float32 on its way to float64
     dtype = torch.result_type(delta_mean, 1.0)
     log_var2 = torch.as_tensor(log_var2, dtype=dtype, device=delta_mean.device)
@@ -128,11 +133,13 @@ def free_bits(mean: Latent, log_var: Latent, floor: float) -> Float[Tensor, ""]:
     if not floor >= 0:
         raise ValueError(f"floor is in nats per latent and must be 0 or more, got {floor}")
     check_batch(mean, "mean")
+    check_alike(mean, log_var, "mean and log_var")
     return kl_terms(mean, log_var).mean(0).clamp(min=floor).sum()
 
 
 def active_units(mean: Float[Tensor, "N k"], threshold: float = 0.01) -> int:
     """How many encoder means vary with x: Var mean_j > threshold. [Burda et al. 2016, section 5]"""
+    check_batch(mean, "mean")
     if len(mean) < 2:
         raise ValueError(f"a variance over the data needs two samples or more, got {len(mean)}")
     return int((mean.var(0) > threshold).sum())

@@ -37,7 +37,7 @@ class LinearGaussian:
 
     def _centred(self, x: X) -> Float[Tensor, "B D"]:
         check_batch(x, "x")
-        x = x[:, None].flatten(1)  # (B,) is (B, 1)
+        x = check_finite(x)[:, None].flatten(1)  # (B,) is (B, 1)
         if x.shape[1] != len(self.b):
             raise ValueError(f"x has {x.shape[1]} values a sample, the model {len(self.b)}")
         return x.to(self.b.dtype) - self.b
@@ -73,6 +73,7 @@ class LinearGaussian:
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "n D"]:
         """n draws of p(x)."""
+        check_count(n)
         z = noise(self.W.new_empty(n, self.W.shape[1]), generator=generator)
         x = z @ self.W.T + self.b
         return x + self.sigma * noise(x, generator=generator)

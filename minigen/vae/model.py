@@ -87,6 +87,7 @@ class VAE(nn.Module):
 
         Raises ValueError while the latent size is not known, before the first encode.
         """
+        check_count(n)
         if self.latent is None:
             raise ValueError("the latent size is not known: encode data first, or VAE(…, latent=k)")
         home = next(self.parameters(), torch.empty(0))
@@ -119,8 +120,8 @@ def mlp(
     """
     check_count(latent, "latent")
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    if min(*shape, hidden) < 1 or depth < 0:
-        raise ValueError(f"sizes must be positive, got {shape}, hidden={hidden}, depth={depth}")
+    for size in (*shape, hidden, depth + 1):
+        check_count(size, "a size")
     dim = math.prod(shape)
     encoder = nn.Sequential(_Vectors(), *_layers(dim, hidden, depth, 2 * latent))
     decoder = nn.Sequential(*_layers(latent, hidden, depth, dim), nn.Unflatten(1, shape))
