@@ -18,7 +18,7 @@ def accuracy(classifier: Callable[[X], Float[Tensor, "B K"]], x: X, label: Label
     """The share of x in which the classifier's largest logit is the label's."""
     logits = classifier(x)
     check_batch(logits, "the logits")
-    found = logits.argmax(dim=1)
+    found = logits.argmax(dim=-1)
     check_alike(found, label, "predictions and labels")
     return in_float(found == label, x)[0].mean()
 
@@ -39,10 +39,9 @@ def mode_coverage(x: X, mixture: GaussianMixture, *, least: float = 0.1) -> Cove
     χ² = K − 1 on average, with standard deviation √(2 (K − 1)).
     """
     check_batch(x, "x")
-    points, k = check_finite(x)[:, None].flatten(1), len(mixture.weights)
+    points, k = check_finite(x)[:, None].flatten(1).to(mixture.means), len(mixture.weights)
     if (D := points.shape[1]) != mixture.means.shape[1]:
         raise ValueError(f"x has {D} coordinates a sample, the mixture {mixture.means.shape[1]}")
-    points = points.to(mixture.means)
     owner = mixture.posterior(points).argmax(1)
     near = ((points - mixture.means[owner]) / mixture.stds[owner]).norm(dim=1) <= 3
     expected = len(points) * mixture.weights

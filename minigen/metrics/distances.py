@@ -78,12 +78,12 @@ def wasserstein_1d(x: Real[Tensor, "B"], y: Real[Tensor, "N"]) -> Scalar:
 
     W1 = ∫ |F(z) − G(z)| dz; the samples may differ in size. [Vallender 1974]
     """
+    x, y = in_float(x, y)
     if x.ndim != 1 or y.ndim != 1 or not min(len(x), len(y)):
         raise ValueError(
             f"this distance is between samples of numbers, (B,) and (N,), got {tuple(x.shape)} "
             f"and {tuple(y.shape)}; in more dimensions, sliced_wasserstein"
         )
-    x, y = in_float(x, y)
     z = torch.cat([x, y]).sort().values
     at = z[:-1].detach()  # below: counts, so that equal shares differ by exactly 0
     i, j = (torch.searchsorted(s.detach().sort().values, at, right=True) for s in (x, y))
@@ -100,12 +100,9 @@ def frechet(x: X, y: Other, features: Callable[[Tensor], Tensor] | None = None) 
     """
     x, y = vectors(*(x, y) if features is None else (features(x), features(y)))
     home = x.device if x.device.type != "mps" else "cpu"  # mps has no float64
-    (m1, s1), (m2, s2) = (_moments(z.to(home, torch.float64)) for z in (x, y))
+    doubles = (z.to(home, torch.float64) for z in (x, y))
+    (m1, s1), (m2, s2) = ((z.mean(0), torch.atleast_2d(z.T.cov())) for z in doubles)
     value, vector = torch.linalg.eigh(s1)
     root = vector * value.clamp(min=0).sqrt() @ vector.T  # the clamp meets rounding only
     cross = torch.linalg.eigvalsh(root @ s2 @ root).clamp(min=0).sqrt().sum()
     return ((m1 - m2).square().sum() + s1.trace() + s2.trace() - 2 * cross).to(x)
-
-
-def _moments(z: Float[Tensor, "B E"]) -> tuple[Tensor, Tensor]:
-    return z.mean(dim=0), torch.atleast_2d(z.T.cov())

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from minigen.shapes import check_count, check_finite
+
 from .samples import Other, Scalar, X
 
 
@@ -29,6 +31,7 @@ def share_with_error(share: Scalar | float, n: int) -> Estimate:
     √(p(1 − p)/(n + 4)) with p = (n share + 2)/(n + 4), which isn't 0 at a share of 0 or 1.
     [Agresti & Coull 1998]
     """
+    check_count(n)
     p = (n * float(share) + 2) / (n + 4)
     return Estimate(float(share), math.sqrt(p * (1 - p) / (n + 4)))
 
@@ -48,7 +51,7 @@ def with_error(
     unlike disjoint parts it keeps nearly the full B. Where the laws agree it errs on the safe side.
     [Efron & Stein 1981]
     """
-    if not 2 <= repeats <= min(len(x), len(y)) / 2:
+    if not 2 <= repeats <= min(len(check_finite(z)) for z in (x, y)) / 2:
         raise ValueError(f"repeats must lie between 2 and half the samples, got {repeats}")
     parts = [_shuffled(z, generator).tensor_split(repeats) for z in (x, y)]
     left_out = torch.stack(

@@ -13,17 +13,19 @@ Other = Real[Tensor, "N ..."]  # a second sample, of any size, in the shape of t
 
 def in_float(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both in one float dtype, float32 at least: integers wrap around, half precision has holes."""
-    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    kinds = check_finite(x).dtype, check_finite(y).dtype
+    dtype = torch.promote_types(torch.promote_types(*kinds), torch.float32)
     return x.to(dtype), y.to(dtype)
 
 
 def vectors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both as (B, D) and (N, D) in one float dtype. Raises ValueError where they do not compare."""
+    x, y = in_float(x, y)
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(f"samples of shapes {tuple(x.shape[1:])} and {tuple(y.shape[1:])}")
     if min(len(x), len(y)) < 2:
         raise ValueError(f"a distance needs two samples or more, got {len(x)} and {len(y)}")
-    return tuple(z[:, None].flatten(1) for z in in_float(check_finite(x), check_finite(y)))
+    return x[:, None].flatten(1), y[:, None].flatten(1)
 
 
 def pairwise(x: Float[Tensor, "B D"], y: Float[Tensor, "N D"]) -> Float[Tensor, "B N"]:
