@@ -5,12 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
+OLDEST := .venv-oldest
+NEWEST := .venv-newest
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root) # in a container; Lab refuses otherwise
 
 # One thread per process and kernel: small tensors on two spinning threads are 2-64 times slower.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help lab test test-browser student bench claims checkpoints lint format clean
+.PHONY: help lab test test-browser test-oldest test-newest student bench claims checkpoints
+.PHONY: lint format clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +26,18 @@ test: lint ## check style, run the unit tests and every notebook
 
 test-browser: $(BROWSER) ## run each lecture in JupyterLab in a real browser
 	$(BIN)/python -m pytest -m browser -n 0 tests
+
+test-oldest: ## run the unit tests on the oldest packages allowed, under Python 3.11
+	@mkdir -p build
+	$(PYTHON) .ci/oldest.py > build/oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet -c build/oldest.txt -e '.[lab,test]'
+	$(OLDEST)/bin/python -m pytest tests
+
+test-newest: ## run the unit tests on the newest packages there are
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[lab,test]'
+	$(NEWEST)/bin/python -m pytest tests
 
 student: $(READY) ## write the notebooks without solutions to build/student
 	$(BIN)/python .ci/student.py
@@ -44,8 +59,8 @@ format: $(READY) ## format code and notebooks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove the environment and everything built
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+clean: ## remove the environments and everything built
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) build dist .pytest_cache .ruff_cache
 
 # Brought up to date in place whenever what it should contain has changed.
 $(READY): pyproject.toml constraints.txt

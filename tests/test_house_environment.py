@@ -1,10 +1,11 @@
 """One environment: pyproject.toml allows, constraints.txt pins, conda and the README repeat."""
 
+import importlib.util
 import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,12 @@ from packaging.utils import canonicalize_name
 import minigen
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 README = (ROOT / "README.md").read_text()
 EXTRAS = PROJECT["optional-dependencies"]
 DIRECT = [Requirement(r) for r in [*PROJECT["dependencies"], *sum(EXTRAS.values(), [])]]
+BUILD = [Requirement(r) for r in PYPROJECT["build-system"]["requires"]]
 INSTALL = "-c constraints.txt -e .[lab,test]"
 
 
@@ -63,11 +66,46 @@ def closure(needed: list, extras: frozenset = frozenset(), seen: frozenset = fro
 
 
 def test_the_pins_are_complete():
+    there = {canonicalize_name(d.name): d.version.partition("+")[0] for d in distributions()}
+    direct = {canonicalize_name(r.name) for r in DIRECT} & set(there)
+    if any(there[name] != PINS[name] for name in direct):
+        pytest.skip("not the pinned environment: other versions may bring other packages along")
     needed = {name for name, _ in closure(DIRECT)}
     # Torch's own helpers differ from machine to machine; its exact pin carries theirs.
     helpers = re.compile(r"setuptools|nvidia-.*|cuda-.*|triton|pyobjc.*|appnope")
     assert not {n for n in needed if not helpers.fullmatch(n)} - set(PINS)
     assert len(needed) > 60
+
+
+@pytest.fixture
+def oldest():
+    """.ci/oldest.py as a module."""
+    spec = importlib.util.spec_from_file_location("ci_oldest", ROOT / ".ci" / "oldest.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_oldest_packages_are_the_declared_minima(oldest):
+    allowed = {r.name: r.specifier for r in DIRECT}
+    found = [Requirement(line) for line in oldest.oldest(PYPROJECT)]
+    for r in found:
+        (exact,) = r.specifier
+        assert exact.operator == "==" and exact.version in allowed[r.name]
+        assert {s.version for s in allowed[r.name] if s.operator in (">=", "==")} == {exact.version}
+    # each once: what the build needs is declared a second time for the tests, and alike
+    assert sorted(r.name for r in found) == sorted(allowed)
+    assert {(r.name, r.specifier) for r in BUILD} <= set(allowed.items())
+
+
+@pytest.mark.parametrize("python, refused", [((3, 11), False), ((3, 12), True)])
+def test_the_oldest_packages_are_asked_of_the_oldest_python(oldest, python, refused, monkeypatch):
+    monkeypatch.setattr(sys, "version_info", python)
+    if refused:
+        with pytest.raises(SystemExit, match="need Python 3.11: make PYTHON=python3.11"):
+            oldest.main()
+    else:
+        oldest.main()
 
 
 def test_conda_installs_the_same():

@@ -243,6 +243,16 @@ def test_bad_data(make):
         net(xt.to("meta"), t)
 
 
+def test_an_array_for_a_tensor_is_named(run_python):
+    """Of numpy 2 an array has a device, `cpu`, which is not torch's."""
+    said = run_python(
+        "import torch; from minigen import nets\n"
+        "try: nets.MLP(2)(torch.randn(5, 2).numpy(), torch.rand(5))\n"
+        "except TypeError as error: print(error)"
+    )
+    assert said == "xt must be a tensor, got ndarray"
+
+
 @pytest.mark.parametrize(
     "bad, message",
     [

@@ -343,6 +343,7 @@ def test_the_score_is_the_gradient_of_the_log_density_twice(law):
 
 @pytest.mark.parametrize("name", ["denoiser", "eps", "velocity"])
 @pytest.mark.parametrize("law", [mixture(), shared(mixture())], ids=["own", "shared"])
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # torch's own, at its first jvp
 def test_every_field_has_derivatives_in_x_and_t_both_ways(law, name):
     """Forward and reverse mode, under vmap, agree with each other and with differences."""
     path = PATHS["vp"]

@@ -61,6 +61,33 @@ def test_derivatives_are_slopes(path, double, device):
 
 
 @every_path
+@pytest.mark.parametrize("name", ["da", "db", "db2"])
+def test_derivatives_are_the_same_in_inference_mode(path, name, dtype):
+    """torch 2.6 alone would answer 0 there."""
+    t = torch.linspace(0, 1, 7, dtype=dtype)
+    want = getattr(path, name)(t)
+    with torch.inference_mode():
+        assert_close(getattr(path, name)(t), want, rtol=0, atol=0)
+        inside = torch.linspace(0, 1, 7, dtype=dtype)
+        assert_close(getattr(path, name)(inside), want, rtol=0, atol=0)
+
+
+def test_derivatives_record_gradients_where_the_caller_does():
+    t = torch.linspace(0.2, 0.8, 3, requires_grad=True)
+    assert paths.VP().db(t).requires_grad
+    with torch.no_grad():
+        assert not paths.VP().db(t).requires_grad and not torch.is_grad_enabled()
+
+
+def test_the_first_derivative_warns_of_nothing(run_python):
+    """torch itself warns there of its own jit, which the caller can do nothing about."""
+    run_python(
+        "import torch, warnings; from minigen import paths; warnings.simplefilter('error')\n"
+        "print(paths.Cosine().da(torch.zeros(3)))"
+    )
+
+
+@every_path
 def test_ends_and_monotone_noise(path, dtype, device):
     t = torch.linspace(0, 1, 200, dtype=dtype, device=device)
     snr = path.log_snr(t)

@@ -151,6 +151,7 @@ def test_slices_have_the_trace_as_mean_and_the_known_variances(generator, double
     assert_close(v.T @ v / n, torch.eye(d).to(v), rtol=0, atol=5 / n**0.5)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # torch's own, at its first jvp
 def test_a_slice_is_the_jacobian_along_its_direction_and_learns():
     net, x = net_with_shape((1, 2, 2)), torch.randn(5, 1, 2, 2, dtype=F64)
     g = [torch.Generator().manual_seed(1) for _ in range(2)]

@@ -103,6 +103,8 @@ class Conditioned(nn.Module):
 
     def _check_data(self, xt: Tensor) -> None:
         weight = self.time.weight
+        if not isinstance(xt, Tensor):
+            raise TypeError(f"xt must be a tensor, got {type(xt).__name__}")
         if xt.shape[1:] != self.shape or xt.ndim == 0:
             raise ValueError(
                 f"xt must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(xt.shape)}"

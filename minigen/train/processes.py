@@ -3,6 +3,7 @@
 import atexit
 import os
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -77,9 +78,13 @@ def leave() -> None:
     """Part from the others, together: who goes first cuts off what another has yet to receive."""
     if not dist.is_initialized():
         return
-    if dist.get_backend() == "gloo" and getattr(sys, "last_value", None) is None:
-        with suppress(RuntimeError):  # not all came: one has failed
-            dist.monitored_barrier(timeout=timedelta(seconds=20))
+    if dist.get_backend() == "gloo":
+        if getattr(sys, "last_value", None) is None:
+            with suppress(RuntimeError):  # not all came: one has failed
+                dist.monitored_barrier(timeout=timedelta(seconds=20))
+        # To let its last tensors go, a thread needs the interpreter, which torch 2.6 keeps while it
+        # waits for the threads to end: for ever.
+        time.sleep(0.1)
     dist.destroy_process_group()
 
 
