@@ -250,7 +250,7 @@ def test_an_array_for_a_tensor_is_named(run_python):
         "try: nets.MLP(2)(torch.randn(5, 2).numpy(), torch.rand(5))\n"
         "except TypeError as error: print(error)"
     )
-    assert said == "xt must be a tensor, got ndarray"
+    assert said == "xt must be a tensor, got ndarray: use torch.as_tensor"
 
 
 @pytest.mark.parametrize(

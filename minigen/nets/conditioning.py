@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from minigen.shapes import check_count, check_time, readable
+from minigen.shapes import check_count, check_tensor, check_time, readable
 
 Rows = Float[Tensor, "R E"]  # one row for the whole batch (R = 1) or one a sample (R = B)
 
@@ -103,9 +103,8 @@ class Conditioned(nn.Module):
 
     def _check_data(self, xt: Tensor) -> None:
         weight = self.time.weight
-        if not isinstance(xt, Tensor):
-            raise TypeError(f"xt must be a tensor, got {type(xt).__name__}")
-        if xt.shape[1:] != self.shape or xt.ndim == 0:
+        check_tensor(xt, "xt")
+        if xt.shape[1:] != self.shape:
             raise ValueError(
                 f"xt must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(xt.shape)}"
             )
