@@ -35,7 +35,8 @@ def mode_coverage(x: X, mixture: GaussianMixture, *, least: float = 0.1) -> Cove
 
     χ² = Σ (n_k − n w_k)²/(n w_k), each of the n samples counted with its most probable component.
     A mode is hit where at least a share `least` of the w_k n samples expected lies within 3
-    standard deviations, ‖(x − m_k)/s_k‖ ≤ 3. Samples of a mixture of modes well apart give
+    standard deviations, ‖(x − m_k)/s_k‖ ≤ 3: so no mode is missing, but there need be no modes
+    (a circle through all of them hits all). Samples of a mixture of modes well apart give
     χ² = K − 1 on average, with standard deviation √(2 (K − 1)).
     """
     check_batch(x, "x")
