@@ -75,7 +75,7 @@ def once_more(velocity, x1, n):
     "exercise, answer, message",
     [
         (check.flow_loss, mixed(lambda t: t), r"only as \(B, 1, 1, 1\)"),
-        (check.flow_loss, mixed(lambda t: t[:, None]), r"did not fit in line .*only as \(B, 1, 1, 1\)"),
+        (check.flow_loss, mixed(lambda t: t[:, None]), r"in line .*only as \(B, 1, 1, 1\)"),
         (check.flow_loss, lambda net, x0, eps, t: net(x0, image(t)), r"\(5,\), got shape \(5, 1"),
         (check.flow_loss, lambda net, x0, eps, t: net(x0, 0.5), r"time for each.*got 0\.5"),
         (check.flow_loss, lambda net, x0, eps, t: net(x0[0], t), "takes states of shape"),
