@@ -50,6 +50,17 @@ def step_through_x0(xt, eps_hat, t, betas, z):
     return mean + b**0.5 * z if t > 1 else mean
 
 
+def one_step_early(x0, xt, t, betas):
+    return textbook(x0, xt, t - 1, betas)
+
+
+def one_step_early_in_a_table_without_a_one(x0, xt, t, betas):
+    abar, t = torch.cumprod(1 - betas, 0), t - 1
+    b, now, before = betas[t - 1][:, None], abar[t - 1][:, None], abar[t - 2][:, None]
+    mean = (before.sqrt() * b * x0 + (1 - b).sqrt() * (1 - before) * xt) / (1 - now)
+    return mean, ((1 - before) / (1 - now) * b)[:, 0]
+
+
 POSTERIORS = [textbook, by_the_library, in_eps_form]
 STEPS = [step, step_through_x0]
 
@@ -72,6 +83,8 @@ def test_every_right_form_is_accepted(exercise, right, capsys):
         (check.posterior, lambda *args: (textbook(*args)[0], args[2].double()), "e variance is wr"),
         (check.posterior, lambda x0, *args: x0, "mean and variance; got Tensor"),
         (check.posterior, lambda *args: (1.0, 2.0), "mean should be a tensor"),
+        (check.posterior, one_step_early, "one step too early"),
+        (check.posterior, one_step_early_in_a_table_without_a_one, "one step too early"),
         (check.posterior, lambda x0, xt, t, betas: (betas[t] * x0, betas), r"only as \(B, 1\)"),
         (check.posterior, lambda x0, *args: textbook(x0.neg_(), *args), "writes into a tensor"),
         (check.reverse_step, lambda *args: step(*args) + 0.01, "is right, yours gives"),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from minigen.checks import Wrong, ask, call, compare
+from minigen.checks import Wrong, ask, call, compare, same
 
 _BETAS = torch.linspace(0.02, 0.3, 40, dtype=torch.float64)  # mid-schedule, no two ᾱ alike
 
@@ -98,6 +98,11 @@ def posterior(function: Callable) -> None:
     try:
         compare("the mean", answer[0], mean, {why: lambda s=s: s(*args)[0] for why, s in slips})
     except Wrong as wrong:
+        late = t > 2  # where t − 2 is still an index of every table
+        early, _ = _posterior(*args[:2], t - 1, _BETAS)
+        whole = getattr(answer[0], "shape", None) == mean.shape
+        if whole and same(answer[0][late], early[late]):
+            raise Wrong("every table is read one step too early: the first step is t = 1") from None
         if "NaN" in str(wrong) and bool(torch.isfinite(answer[0][t > 1]).all()):
             raise Wrong("the mean is NaN at t = 1 only: there 1 − ᾱ_0 = 0 is divided by") from None
         raise
