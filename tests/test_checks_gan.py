@@ -109,6 +109,8 @@ LOSS_MISTAKES = [
     (generator_is(lambda f: torch.log(1 + torch.exp(-f))), "overflows"),
     (clamped, "a clamp or a small number"),
     (with_eps, "a clamp or a small number"),
+    (lambda r, f: by_the_library(r, f.detach()), "critic's .*does not reach the logits"),
+    (generator_is(lambda f: F.softplus(-f.detach())), "generator's .*does not reach the logits"),
 ]
 
 
@@ -133,6 +135,7 @@ PENALTY_MISTAKES = [
     (lambda *case: penalty(*case, create_graph=False), "would teach nothing"),
     (lambda *case: penalty(*case, value=half_detached), "some part was detached"),
     (by_backward, "left a gradient of the logits"),
+    (lambda c, r, f, u: penalty(c, r, f, torch.rand(u.shape).to(u)), "take the u that is given"),
     (forgot_to_ask, "must require a gradient"),
     (lambda critic, r, f, u: critic(r.flatten(1)), "flatten the gradient, not the image"),
     (lambda critic, r, f, u: penalty(critic, u * r, f, u), "number for each sample"),

@@ -114,6 +114,25 @@ def _check_stable(function: Callable) -> None:
         )
 
 
+def _check_teaches(function: Callable) -> None:
+    """A gradient leads from each loss to the logits that its player can move."""
+    real, fake = (_draws(B, seed=s).requires_grad_() for s in (5, 6))
+    rights, answers = _losses(real, fake), _ask(function, real, fake)
+    for who, answer, right, logits in (
+        (PLAYERS[0], answers[0], rights[0], (real, fake)),
+        (PLAYERS[1], answers[1], rights[1], (fake,)),
+    ):
+        want = torch.autograd.grad(right.sum(), logits)
+        found = [None] * len(logits)
+        if answer.requires_grad:
+            found = torch.autograd.grad(answer.sum(), logits, retain_graph=True, allow_unused=True)
+        if not all(g is not None and same(g, w) for g, w in zip(found, want, strict=True)):
+            raise Wrong(
+                f"{who} loss is right in value, but its gradient does not reach the logits, so "
+                "nothing would be learned from it: no .detach() and no torch.no_grad() in here"
+            )
+
+
 def nonsaturating(function: Callable) -> None:
     """Checks nonsaturating(real, fake) -> critic's loss (B,), generator's loss (B,), to minimise.
 
@@ -128,6 +147,7 @@ def nonsaturating(function: Callable) -> None:
         slips = {why: lambda s=s, i=i: s(real, fake)[i] for why, s in LOSS_SLIPS.items()}
         compare(f"{who} loss", answers[i], rights[i], slips)
     _check_stable(function)
+    _check_teaches(function)
     print("right: both losses, one for each sample, finite even where σ is 0 or 1 in float32")
 
 
@@ -179,12 +199,16 @@ AXIS = "the norm runs over one axis of the image, not over all three"
 FORM_SLIPS = {  # other functions of the right gradient, (B, 1, 2, 3)
     "the norm runs over the whole batch; each sample has its own, grad.flatten(1).norm(dim=1)":
         partial(_square, norm=Tensor.norm),
+    "the norm is the root of the sum over the pixels, not of their mean":
+        partial(_square, norm=lambda grad: grad.flatten(1).square().mean(1).sqrt()),
     "that is ‖∇‖² − 1: the norm comes first, then minus 1, then the square":
         lambda grad: _norm(grad) ** 2 - 1,
     "that is (‖∇‖² − 1)²: the root of the squared norm is missing":
         lambda grad: (_norm(grad) ** 2 - 1) ** 2,
     "that is ‖∇‖², a penalty about 0 as R1's: here (‖∇‖ − 1)²": lambda grad: _norm(grad) ** 2,
     "that is ‖∇‖ itself: (‖∇‖ − 1)² is asked for": _norm,
+    "the weight λ is in it: here the penalty alone, λ comes outside":
+        lambda grad: 10 * _square(grad),
     "the square is missing: ‖∇‖ − 1 could be made as low as −1": lambda grad: _norm(grad) - 1,
     "that is |‖∇‖ − 1|: square it": lambda grad: (_norm(grad) - 1).abs(),
     "that is one-sided, max(0, ‖∇‖ − 1)²: slopes below 1 count as well":
@@ -242,6 +266,9 @@ def gradient_penalty(function: Callable) -> None:
     case = _Critic(), real, fake, u
     right = _penalty(*case)
     try:
+        first, second = (call(function, *case) for _ in range(2))
+        if isinstance(first, Tensor) and isinstance(second, Tensor) and not same(first, second):
+            raise Wrong("two calls with the same u give two answers: take the u that is given")
         answer = ask("the penalty", function, _penalty, PENALTY_SLIPS, *case)
     except RuntimeError as error:
         if "require grad" not in str(error) and "graph" not in str(error):
