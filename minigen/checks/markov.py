@@ -44,6 +44,12 @@ STEP_SLIPS = {
     "the walk is multiplicative, y = x exp(s z); you added s z": partial(
         _step, move=torch.add, log_q=lambda x, y: 0.0
     ),
+    "you added log y and left out log x: q(x|y)/q(y|x) = y/x, so log y − log x is added": partial(
+        _step, log_q=lambda x, y: y.log()
+    ),
+    "the size s of the step is missing: y = x exp(s z), not x exp(z)": (
+        lambda log_prob, x, s, z, u: _step(log_prob, x, 1.0, z, u)
+    ),
     "log u is to be compared with the log of the ratio; you compared u": partial(
         _step, take=torch.lt
     ),
@@ -92,6 +98,9 @@ ERROR_SLIPS = {
     "that is the error of independent draws: multiply the variance by τ = 1 + 2 Σ ρ_k": partial(
         _error, factor=0.0
     ),
+    "x.std() / √n is the error of independent draws: multiply the variance by τ = 1 + 2 Σ ρ_k": (
+        lambda x, lags: x.std() / math.sqrt(len(x))
+    ),
     "each pair at distance k counts twice, as (i, j) and (j, i): τ = 1 + 2 Σ ρ_k": partial(
         _error, factor=1.0
     ),
@@ -110,6 +119,9 @@ ERROR_SLIPS = {
     ),
     "the same estimate for k = 0: divide by n, where x.var() divides by n − 1": (
         lambda x, lags: _error(x, lags) * math.sqrt(len(x) / (len(x) - 1))
+    ),
+    "v̂ is the same mean for k = 0, over n; x.var() divides by n − 1, here in ρ_k and in v̂": (
+        lambda x, lags: (_error(x, lags) ** 2 + x.var() / len(x) ** 2).sqrt()
     ),
 }
 
