@@ -22,14 +22,26 @@ def _draws(*shape: int) -> Tensor:
 
 
 def _step(x, eps, abar_t, abar_s, eta, z, *, a=torch.sqrt, sign=1, whole=False, power=2,
-          share=None, stay=False, root=1, std=torch.sqrt) -> Tensor:  # fmt: skip
+          share=None, stay=False, root=1, std=torch.sqrt, least=-torch.inf) -> Tensor:  # fmt: skip
     """The right step, or one with the slips named: each replaces one quantity."""
     abar_t, abar_s = like(abar_t, x), like(abar_s, x)
     x0 = (x - sign * torch.sqrt(1 - abar_t) * eps) / a(abar_t)
     beta = 1 - abar_t / (1 if whole else abar_s)
     variance = eta**power * ((1 - abar_s) / (1 - abar_t) if share is None else share) * beta
     to = abar_t if stay else abar_s
-    return a(to) * x0 + torch.sqrt(1 - to - root * variance) * eps + std(variance) * z
+    return (
+        a(to) * x0
+        + torch.sqrt((1 - to - root * variance).clamp(min=least)) * eps
+        + std(variance) * z
+    )
+
+
+def _amplitude(x, eps, abar_t, abar_s, eta, z) -> Tensor:
+    return _step(x, eps, abar_t**2, abar_s**2, eta, z)
+
+
+def _exchanged(x, eps, abar_t, abar_s, eta, z) -> Tensor:
+    return _step(x, eps, abar_s, abar_t, eta, z)
 
 
 def _first(x, eps, abar_t, abar_s, eta, z) -> Tensor:
@@ -40,6 +52,10 @@ STEP_SLIPS = {
     "you divided and multiplied by ᾱ: the signal's coefficient is its root, a = √ᾱ": partial(
         _step, a=lambda abar: abar
     ),
+    "you read ᾱ as the amplitude a, so that b was √(1 − ᾱ²): a = √ᾱ, b = √(1 − ᾱ)": _amplitude,
+    "you exchanged t and s: xt stands at t, where ᾱ is small, and goes to s": _exchanged,
+    "η is left out: the fresh noise has std ς = η √β̃": partial(_step, power=0),
+    "the fresh noise ς z is left out": partial(_step, std=torch.zeros_like),
     "x̂0 = (xt − √(1 − ᾱ_t) ε̂)/√ᾱ_t takes the noise away; you added it": partial(_step, sign=-1),
     "your ς² is η β̃, but ς = η √β̃ makes it η² β̃": partial(_step, power=1),
     "the fresh noise must be paid for: the root is √(1 − ᾱ_s − ς²), you left out ς²": partial(
@@ -51,11 +67,14 @@ STEP_SLIPS = {
     "you put the noise of level t back; the step ends at s: √ᾱ_s x̂0 and 1 − ᾱ_s": partial(
         _step, stay=True
     ),
-    "your β is 1 − ᾱ_t, that of all steps from the data; from s to t it is 1 − ᾱ_t/ᾱ_s": partial(
+    "your ς² is η² b_s² = η² (1 − ᾱ_s): β̃ has the β from s to t, 1 − ᾱ_t/ᾱ_s, not 1 − ᾱ_t": partial(
         _step, whole=True
     ),
     "your ς² is η² β, which adds noise even at s = 0; β̃ = (1 − ᾱ_s)/(1 − ᾱ_t) β": partial(
         _step, share=1
+    ),
+    "your ς² is η² β, which needs a clamp at s = 0; β̃ = (1 − ᾱ_s)/(1 − ᾱ_t) β is 0 there": partial(
+        _step, share=1, least=0
     ),
     "every sample has its own ᾱ, you used the first one's for all": _first,
 }
@@ -99,7 +118,22 @@ def _unit(a: Tensor, b: Tensor, u: float) -> Tensor:
     return _arc(*(x / x.square().sum((1, 2), keepdim=True).sqrt() for x in (a, b)), u)
 
 
+def _rescaled(a: Tensor, b: Tensor, u: float, *, end: float = 0.0) -> Tensor:
+    """The straight line, made as long as an end, or as the lengths in proportion (end = u)."""
+    line, (p, q) = (
+        torch.lerp(a, b, u),
+        (x.square().sum((1, 2), keepdim=True).sqrt() for x in (a, b)),
+    )
+    return line / line.square().sum((1, 2), keepdim=True).sqrt() * torch.lerp(p, q, end)
+
+
+RESCALED = "a straight line made long again turns too slowly at its ends: weigh a and b by sines"
 SLERP_SLIPS = {
+    RESCALED: _rescaled,
+    f"{RESCALED} of the angle": lambda a, b, u: _rescaled(a, b, u, end=u),
+    "the weights √(1 − u) and √u keep the length only at a right angle, and turn unevenly": (
+        lambda a, b, u: (1 - u) ** 0.5 * a + u**0.5 * b
+    ),
     "that is the straight line (1 − u) a + u b, which is too short in the middle": torch.lerp,
     "u = 0 must give a and u = 1 give b: yours has the weights exchanged": (
         lambda a, b, u: _arc(b, a, u)
