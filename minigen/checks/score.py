@@ -120,7 +120,7 @@ def denoising(function: Callable) -> None:
 
 def _anneal(score, x, sigmas, step, n, noises, *, h=lambda sigma, ladder: (sigma / ladder[-1]) ** 2,
             drift=1.0, spread=lambda h: (2 * h) ** 0.5, turn=False, same=False, once=False,
-            level=None, least=-1, tweedie=2) -> Tensor:  # fmt: skip
+            level=None, least=-1, tweedie=2, each=False, last_drift=False) -> Tensor:  # fmt: skip
     """The right walk, or one with the slip named; `tweedie` is the last step's power of σ_L."""
     order = range(len(sigmas))
     for i in reversed(order) if turn else order:
@@ -129,6 +129,12 @@ def _anneal(score, x, sigmas, step, n, noises, *, h=lambda sigma, ladder: (sigma
             at = sigmas[i if level is None else level]
             z = noises[i, 0 if same else k]
             x = x + drift * step_i * score(x, at) + spread(step_i) * z
+        if each:
+            x = x + at**2 * score(x, at)
+    if each:
+        return x
+    if last_drift:
+        return x + step * score(x, sigmas[-1])
     end = sigmas[least if level is None else level]
     return x if tweedie is None else x + end**tweedie * score(x, end)
 
@@ -178,6 +184,14 @@ WALK_SLIPS = {
     "the last step is missing: denoise, x + σ_L² s(x, σ_L), or the noise of the last level "
     "stays": partial(_anneal, tweedie=None),
     "the last step goes by σ_L², a variance; you took σ_L": partial(_anneal, tweedie=1),
+    "you denoised by the first σ, the largest; what the walkers still carry is noise of level "
+    "σ_L": partial(_anneal, least=0),
+    "you denoised at the end of every level; only the last walkers are denoised": partial(
+        _anneal, each=True
+    ),
+    "your last step moves by h_L, as a drift does; denoising goes by σ_L²": partial(
+        _anneal, last_drift=True
+    ),
     "you asked the score at the first σ throughout; level i has sigmas[i]": partial(
         _anneal, level=0
     ),
