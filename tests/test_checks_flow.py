@@ -23,30 +23,35 @@ def sample_by_sample(net, x0, eps, t):
     return torch.stack([error.pow(2).mean() for error in errors])
 
 
-def by_the_library(velocity, x1, n):
-    """The field read as a denoiser, walked by the library's sampler."""
+def by_the_library(net, velocity, eps, t, n):
+    """The first field read as a denoiser, walked by the library's sampler."""
     path = paths.Linear()
 
-    def net(x, t, label):
+    def first(x, t, label):
         return velocity(x, t.expand(len(x)))
 
-    *_, x0 = flow.euler(paths.denoiser(net, path, targets.velocity), path, x1, flow.grid(n))
-    return x0
+    denoise = paths.denoiser(first, path, targets.velocity)
+    return flow.loss(net, *flow.reflow_pairs(denoise, eps, flow.grid(n), walk=flow.euler), t)
 
 
-def counted(velocity, x1, n):
-    x = x1
+def counted(net, velocity, eps, t, n):
+    x = eps
     for i in range(n):
         x = x - velocity(x, torch.full((len(x),), 1 - i / n)) / n
-    return x
+    return by_rows(net, x, eps, t)
 
 
-def falling(velocity, x1, n):
-    x, t = x1.clone(), torch.ones(len(x1), dtype=x1.dtype)
+def falling(net, velocity, eps, t, n):
+    x, now = eps.clone(), torch.ones(len(eps), dtype=eps.dtype)
     for _ in range(n):
-        x -= velocity(x, t) / n  # in place, in a copy of its own
-        t -= 1 / n
-    return x
+        x -= velocity(x, now) / n  # in place, in a copy of its own
+        now -= 1 / n
+    return by_rows(net, x, eps, t)
+
+
+def by_rows(net, x0, eps, t):
+    xt = x0 + t[:, None] * (eps - x0)
+    return (eps - x0 - net(xt, t)).square().mean(1)
 
 
 LOSSES = [flow.loss, by_hand, sample_by_sample]
@@ -54,7 +59,8 @@ WALKS = [by_the_library, counted, falling]
 
 
 @pytest.mark.parametrize(
-    "exercise, right", [(check.flow_loss, f) for f in LOSSES] + [(check.euler, f) for f in WALKS]
+    "exercise, right",
+    [(check.flow_loss, f) for f in LOSSES] + [(check.reflow_loss, f) for f in WALKS],
 )
 def test_every_right_form_is_accepted(exercise, right, capsys):
     exercise(right)
@@ -66,9 +72,23 @@ def mixed(shape):
     return lambda net, x0, eps, t: net((1 - shape(t)) * x0 + shape(t) * eps, t) - (eps - x0)
 
 
-def once_more(velocity, x1, n):
-    velocity(x1, torch.zeros(len(x1)))
-    return counted(velocity, x1, n)
+def once_more(net, velocity, eps, t, n):
+    velocity(eps, torch.zeros(len(eps)))
+    return counted(net, velocity, eps, t, n)
+
+
+def distilled(net, velocity, eps, t, n):
+    """The first field itself as the target."""
+    return (net(eps, t) - velocity(eps, t)).square().mean(1)
+
+
+def only(asks):
+    """An answer that does no more than this."""
+    return lambda net, velocity, eps, t, n: asks(velocity, eps)
+
+
+def walks_on_its_input(net, velocity, eps, t, n):
+    return counted(net, velocity, eps.neg_(), t, n)
 
 
 @pytest.mark.parametrize(
@@ -84,14 +104,14 @@ def once_more(velocity, x1, n):
         (check.flow_loss, lambda *args: by_hand(*args).tolist(), "should be a tensor"),
         (check.flow_loss, torch.no_grad()(by_hand), "no gradient leads"),
         (check.flow_loss, lambda net, x0, *rest: by_hand(net, x0.neg_(), *rest), "writes into"),
-        (check.euler, once_more, "asked 8 times, down to t = 0: 7 steps need 7"),
-        (check.euler, lambda velocity, x1, n: [x1], "should be a tensor"),
-        (check.euler, lambda velocity, x1, n: x1, "is right, yours gives"),
-        (check.euler, lambda velocity, x1, n: velocity(x1, 1.0), r"t of shape \(5,\), got 1\.0"),
-        (check.euler, lambda velocity, x1, n: velocity(x1, torch.ones(5, 1)), r"got shape \(5, 1"),
-        (check.euler, lambda velocity, x1, n: velocity(x1[:1], torch.ones(5)), "takes states of"),
-        (check.euler, lambda velocity, x1, n: velocity(x1, torch.rand(5)), "all samples walk"),
-        (check.euler, lambda velocity, x1, n: counted(velocity, x1.neg_(), n), "writes into"),
+        (check.reflow_loss, once_more, "asked 8 times, down to t = 0: 7 steps need 7"),
+        (check.reflow_loss, distilled, "target is the line's velocity"),
+        (check.reflow_loss, only(lambda u, x: x.mean(1)), "is right, yours gives"),
+        (check.reflow_loss, only(lambda u, x: u(x, 1.0)), r"t of shape \(5,\), got 1\.0"),
+        (check.reflow_loss, only(lambda u, x: u(x, torch.ones(5, 1))), r"got shape \(5, 1"),
+        (check.reflow_loss, only(lambda u, x: u(x[:1], torch.ones(5))), "takes states of"),
+        (check.reflow_loss, torch.no_grad()(counted), "no gradient leads"),
+        (check.reflow_loss, walks_on_its_input, "writes into"),
     ],
 )
 def test_what_no_value_tells_is_named_too(exercise, answer, message):
