@@ -8,6 +8,7 @@ the check that stands below the stub. A check that has to fail in the lecture, t
 `raises-exception`, is an ordinary cell for the student.
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -31,13 +32,17 @@ def student(nb) -> nbformat.NotebookNode:
 
 
 def main(source: Path = ROOT / "notebooks", target: Path = ROOT / "build" / "student") -> None:
-    """Write the student's version of every notebook of a folder into another."""
+    """Write the student's version of every notebook of a folder into another, pictures too."""
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.glob("*.ipynb")):
         nb = student(nbformat.read(path, 4))
         nbformat.validate(nb)
         nbformat.write(nb, target / path.name)
         print(target / path.name)
+    for page in source.glob("*.md"):  # what the lectures show and point to
+        shutil.copy(page, target)
+    if (source / "figures").is_dir():
+        shutil.copytree(source / "figures", target / "figures", dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

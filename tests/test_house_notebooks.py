@@ -108,6 +108,36 @@ def test_a_lecture_has_a_control_and_exercises(path):
     assert len(compared) >= 0.75 * len(cells)  # the rest: widgets, and figures of a short training
 
 
+def labels(text: str) -> set[str]:
+    """The labels of slips that a text names, ranges such as A1–A4 written out."""
+    found = set()
+    for letter, first, last, single in re.findall(
+        r"\b([A-H])(\d+)–[A-H](\d+)|\b([A-H]\d+[a-z]?)\b", text
+    ):
+        found |= {f"{letter}{k}" for k in range(int(first), int(last) + 1)} if first else {single}
+    return found
+
+
+def test_the_page_of_slips_lists_each_box_and_no_other():
+    boxes = set()
+    for path in NOTEBOOKS:
+        for c in nbformat.read(path, 4).cells:
+            assert "If you follow the slides" not in c.source, path.name
+            for box in re.findall(r"<summary>A common slip \(([^)]*)\)", c.source):
+                boxes |= labels(box)
+    page = (ROOT / "notebooks" / "slips.md").read_text("utf-8")
+    rows = set.union(*(labels(row) for row in re.findall(r"(?m)^\| ([A-H][^|]*) \|", page)))
+    assert boxes == rows
+    assert labels("A1–A3, B2 ★") == {"A1", "A2", "A3", "B2"}
+
+
+@lectures
+def test_each_picture_is_there_and_described(path):
+    for c in nbformat.read(path, 4).cells:
+        for alt, file in re.findall(r"!\[([^\]]*)\]\((figures/[^)]*)\)", c.source):
+            assert len(alt) > 40 and (ROOT / "notebooks" / file).is_file(), file
+
+
 def ran(*outputs: str) -> nbformat.NotebookNode:
     """A notebook as if it had been run, one cell for each stored output of print(i)."""
     nb = new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})

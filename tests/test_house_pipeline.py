@@ -178,3 +178,13 @@ def test_the_student_runs_up_to_the_first_stub(lecture, tmp_path):
         NotebookClient(given, timeout=120, kernel_name="python3").execute()
     check = next(c for c in given.cells if "assert double" in c.source)
     assert check.execution_count == 5
+
+
+def test_the_student_gets_the_pictures_and_pages_too(tmp_path):
+    source, target = tmp_path / "lectures", tmp_path / "student"
+    (source / "figures").mkdir(parents=True)
+    (source / "figures" / "one.svg").write_text("<svg/>")
+    (source / "glossary.md").write_text("words")
+    student.main(source, target)
+    student.main(source, target)  # again, over the old ones
+    assert (target / "figures" / "one.svg").is_file() and (target / "glossary.md").is_file()
