@@ -45,7 +45,7 @@ student: $(READY) ## write the notebooks without solutions to build/student
 bench: $(READY) ## measure the speed figures (several minutes, nothing else running)
 	$(BIN)/python -m benchmarks
 
-claims: $(READY) ## run the slow controls of the lectures' claims again (an hour or two)
+claims: $(READY) ## run the slow controls of the lectures' claims again (half an hour)
 	$(BIN)/python -m benchmarks.claims
 
 checkpoints: $(READY) ## train the bundled checkpoints again
