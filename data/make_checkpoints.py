@@ -5,6 +5,7 @@ written to --to (data/) with the command, the seed, the commit and what was meas
 """
 
 import argparse
+import functools
 import subprocess
 import sys
 import time
@@ -39,22 +40,24 @@ def digits_classifier(seed: int):
     return net, {"test accuracy": str(metrics.share_with_error(accuracy, len(x)))}
 
 
+@functools.cache
 def digits_path() -> paths.DDPM:
     """The chain that `digits_eps` was trained on."""
     return paths.DDPM(ddpm.quadratic_betas(1000))
 
 
+def eps_loss(net, x0, label, generator):
+    """Lecture 3's simple loss, on the knots of that chain."""
+    path = digits_path()
+    t = torch.randint(1, path.T + 1, (len(x0),), generator=generator) / path.T
+    eps = torch.randn(x0.shape, generator=generator)
+    return ddpm.simple_loss(net, path, x0, t, eps, label).mean()
+
+
 def digits_eps(seed: int):
     """ε(xt, t, digit) on the chain's knots."""
-    path = digits_path()
-
-    def loss(net, x0, label, generator):
-        t = torch.randint(1, path.T + 1, (len(x0),), generator=generator) / path.T
-        eps = torch.randn(x0.shape, generator=generator)
-        return ddpm.simple_loss(net, path, x0, t, eps, label).mean()
-
-    net, cost = labelled(seed, loss, 2600)
-    return net, cost | quality(sample(net, path, seed))
+    net, cost = labelled(seed, eps_loss, 2600)
+    return net, cost | quality(sample(net, digits_path(), seed))
 
 
 def digits_flow(seed: int):
@@ -75,8 +78,8 @@ def digits_flow(seed: int):
     return net, cost | quality(sample(net, paths.Linear(), seed, target=targets.velocity, ts=ts))
 
 
-def labelled(seed: int, loss, steps: int):
-    """A net for labelled digits, the digit left out one time in ten for guidance, and its cost."""
+def labelled(seed: int, loss, steps: int, drop: float = 0.1):
+    """A net for labelled digits, a share `drop` of them left out for guidance, and its cost."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     net = nets.ResMLP((1, 8, 8), hidden=256, depth=4, classes=10)
@@ -85,7 +88,7 @@ def labelled(seed: int, loss, steps: int):
 
     def batch_loss():
         x0, label = next(batches)
-        label = guidance.drop_label(label, 0.1, net.classes, generator=generator)
+        label = guidance.drop_label(label, drop, net.classes, generator=generator)
         return loss(net, x0, label, generator)
 
     rate = train.cosine(3e-3, steps, warmup=100)

@@ -8,10 +8,10 @@ a denoiser that knows the 17 grey levels for t ≤ 10; digits drawn in 100 and i
 
 import torch
 
-from minigen import data, ddpm, guidance, judge, nets, paths, targets, train
+from data.make_checkpoints import labelled
+from minigen import data, ddpm, judge, paths, targets
 
 SEEDS, STEPS, RUNS = (0, 1, 2), 1000, 3
-train_x, train_y = data.digits("train")
 test_x, test_y = data.digits("test")
 quadratic = paths.DDPM(ddpm.quadratic_betas(1000))
 linear = paths.DDPM(ddpm.linear_betas(1000))
@@ -42,24 +42,13 @@ def by_uniform(path, n, g):
 
 def trained(path, draw, seed):
     """The net of lecture 3, its t and its weights drawn by `draw`."""
-    torch.manual_seed(seed)
-    g = torch.Generator().manual_seed(seed)
-    net = nets.ResMLP((1, 8, 8), hidden=256, depth=4, classes=10)
-    batches = data.batches(train_x, train_y, size=256, generator=g)
-    ema = train.Ema(net, 0.998)
 
-    def loss():
-        x0, label = next(batches)
-        label = guidance.drop_label(label, 0.1, net.classes, generator=g)
+    def loss(net, x0, label, g):
         t, w = draw(path, len(x0), g)
         eps = torch.randn(x0.shape, generator=g)
         return (w * ddpm.simple_loss(net, path, x0, t / path.T, eps, label)).mean()
 
-    rate = train.cosine(3e-3, STEPS, warmup=100)
-    for _ in train.fit(loss, net, steps=STEPS, lr=rate, ema=ema, progress=False):
-        pass
-    ema.copy_to(net)
-    return net.requires_grad_(False)
+    return labelled(seed, loss, STEPS)[0]
 
 
 def knows_levels(denoise, path):

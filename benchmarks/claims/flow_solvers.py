@@ -10,17 +10,12 @@ A row: Fréchet distance and recall of 360 digits after 5, 10 and 20 calls. Floo
 
 import torch
 
-from minigen import data, ddim, ddpm, flow, guidance, judge, nets, paths, targets, train
+from data.make_checkpoints import digits_path, eps_loss, labelled
+from minigen import ddim, ddpm, flow, judge, paths, targets
 
 SEEDS, STEPS, CALLS = 3, 1500, (5, 10, 20)
-chain, linear = paths.DDPM(ddpm.quadratic_betas(1000)), paths.Linear()
+chain, linear = digits_path(), paths.Linear()
 label = torch.arange(10).repeat(36)
-
-
-def noise_loss(net, x0, y, g):
-    """Lecture 3's simple loss, on the chain's knots."""
-    t = torch.randint(1, chain.T + 1, (len(x0),), generator=g) / chain.T
-    return ddpm.simple_loss(net, chain, x0, t, torch.randn(x0.shape, generator=g), y).mean()
 
 
 def flow_loss(net, x0, y, g):
@@ -30,7 +25,7 @@ def flow_loss(net, x0, y, g):
 
 
 NETWORKS = {
-    "noise net": (noise_loss, chain, targets.eps),
+    "noise net": (eps_loss, chain, targets.eps),
     "velocity net": (flow_loss, linear, targets.velocity),
 }
 GRIDS = {"equal steps": 1.0, "shifted by ½": 0.5}
@@ -60,29 +55,10 @@ def solvers(g):
     }
 
 
-def trained(loss, seed):
-    """The network of data/make_checkpoints.py, with this loss."""
-    torch.manual_seed(seed)
-    g = torch.Generator().manual_seed(seed)
-    net = nets.ResMLP((1, 8, 8), hidden=256, depth=4, classes=10)
-    batches = data.batches(*data.digits("train"), size=256, generator=g)
-    ema = train.Ema(net, 0.998)
-
-    def step():
-        x0, y = next(batches)
-        return loss(net, x0, guidance.drop_label(y, 0.1, net.classes, generator=g), g)
-
-    rate = train.cosine(3e-3, STEPS, warmup=100)
-    for _ in train.fit(step, net, steps=STEPS, lr=rate, ema=ema, progress=False):
-        pass
-    ema.copy_to(net)
-    return net
-
-
 def verdicts(kind, seed):
     """(network, solver, grid, calls) -> verdict, for one training."""
     loss, path, target = NETWORKS[kind]
-    denoise = paths.denoiser(trained(loss, seed), path, target, label)
+    denoise = paths.denoiser(labelled(seed, loss, STEPS)[0], path, target, label)
     g, found = torch.Generator().manual_seed(1000 + seed), {}
     for solver, walk in solvers(g).items():
         if solver == "Heun in x" and path is linear:

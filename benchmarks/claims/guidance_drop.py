@@ -7,33 +7,17 @@ labels; each is asked without a label (γ = 0) and, where it knows labels, with 
 
 import torch
 
-from minigen import data, ddim, ddpm, guidance, judge, nets, paths, targets, train
+from data.make_checkpoints import digits_path, eps_loss, labelled
+from minigen import ddim, judge, paths, targets
 
 SEEDS, STEPS = 3, 1300
-chain = paths.DDPM(ddpm.quadratic_betas(1000))
+chain = digits_path()
 label = torch.arange(10).repeat(36)
 
 
 def trained(drop, seed):
     """The noise network of data/make_checkpoints.py, this share of its labels dropped."""
-    torch.manual_seed(seed)
-    g = torch.Generator().manual_seed(seed)
-    net = nets.ResMLP((1, 8, 8), hidden=256, depth=4, classes=10)
-    batches = data.batches(*data.digits("train"), size=256, generator=g)
-    ema = train.Ema(net, 0.998)
-
-    def loss():
-        x0, y = next(batches)
-        y = guidance.drop_label(y, drop, net.classes, generator=g)
-        t = torch.randint(1, chain.T + 1, (len(x0),), generator=g) / chain.T
-        eps = torch.randn(x0.shape, generator=g)
-        return ddpm.simple_loss(net, chain, x0, t, eps, y).mean()
-
-    rate = train.cosine(3e-3, STEPS, warmup=100)
-    for _ in train.fit(loss, net, steps=STEPS, lr=rate, ema=ema, progress=False):
-        pass
-    ema.copy_to(net)
-    return net
+    return labelled(seed, eps_loss, STEPS, drop)[0]
 
 
 def verdict(net, asked, seed):
