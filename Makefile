@@ -69,6 +69,8 @@ $(READY): pyproject.toml constraints.txt
 	    "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt -e '.[lab,test]'
+	@# no pop-up over the lecture that asks to fetch news
+	$(BIN)/jupyter labextension disable "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1
 	@touch $@
 
 $(BROWSER): $(READY)

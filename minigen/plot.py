@@ -28,7 +28,6 @@ STYLE = {
     "axes.grid": False,
     "axes.prop_cycle": plt.cycler(color=[MODEL, *OTHERS, EXACT]),
     "legend.frameon": False,
-    "legend.markerscale": 3,
     "image.cmap": "gray",
 }
 plt.rcParams.update(STYLE)
@@ -52,7 +51,9 @@ def points(
 ) -> Axes:
     """A scatter of points in the plane, both axes on one scale."""
     ax = _axes(ax)
-    ax.plot(*_array(x).T, ".", color=colour, markersize=size, alpha=0.6, mew=0, label=label)
+    ax.plot(*_array(x).T, ".", color=colour, markersize=size, alpha=0.6, mew=0)
+    if label is not None:
+        ax.plot([], [], ".", color=colour, markersize=9, label=label)  # to be seen in a legend
     return _plane(ax)
 
 

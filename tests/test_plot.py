@@ -61,9 +61,10 @@ def test_a_figure_is_drawn_on_the_axes_given_or_on_new_ones(name):
 def test_points_show_each_sample_on_one_scale():
     x = torch.tensor([[1.0, 2.0], [3.0, -4.0], [0.0, 1.0]], requires_grad=True)
     ax = plot.points(x, label="data", colour=plot.MODEL)
-    (line,) = ax.lines
-    assert line.get_xydata().tolist() == x.tolist() and line.get_label() == "data"
-    assert line.get_color() == plot.MODEL and ax.get_aspect() == 1
+    line, shown = ax.lines
+    assert line.get_xydata().tolist() == x.tolist() and shown.get_label() == "data"
+    assert line.get_color() == shown.get_color() == plot.MODEL and ax.get_aspect() == 1
+    assert len(shown.get_xydata()) == 0 and shown.get_markersize() > line.get_markersize()
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("$x_1$", "$x_2$")
 
 
