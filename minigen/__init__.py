@@ -1,5 +1,7 @@
 """minigen: generative models where every formula stands once, tested against an exact answer."""
 
+import importlib
+
 from minigen import (
     data,
     ddim,
@@ -25,3 +27,10 @@ __all__ = [
     "data", "ddim", "ddpm", "flow", "gan", "guidance", "judge", "markov", "metrics", "nets",
     "oracle", "paths", "score", "shapes", "targets", "train", "vae",
 ]  # fmt: skip
+
+
+def __getattr__(name: str):
+    """The rooms that need more than torch, imported where they are first asked for."""
+    if name in ("checks", "plot", "widgets"):
+        return importlib.import_module(f"minigen.{name}")
+    raise AttributeError(f"module 'minigen' has no attribute {name!r}")

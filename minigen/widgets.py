@@ -2,10 +2,17 @@
 
 from collections.abc import Callable, Sequence
 
-import ipywidgets
 import matplotlib.pyplot as plt
-from IPython.display import display
 from torch import Tensor
+
+try:
+    import ipywidgets
+    from IPython.display import display
+except ImportError as error:
+    raise ImportError(
+        f"the lectures need {error.name}, which the library alone does not bring: in your clone of "
+        f"minigen, run  python -m pip install -c constraints.txt -e '.[lab,test]'  and start anew"
+    ) from None
 
 
 def slider(

@@ -164,7 +164,7 @@ def test_the_readme_example_does_what_it_says():
 
 ALLOWED = """
     minigen notebooks tests data benchmarks README.md environment.yml pyproject.toml constraints.txt
-    Makefile LICENSE CHANGELOG.md CONTRIBUTING.md
+    Makefile LICENSE CHANGELOG.md CONTRIBUTING.md CITATION.cff examples site
 """.split()
 
 
