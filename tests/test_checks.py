@@ -4,7 +4,10 @@ The slips are functions of the checks' modules (`SLIPS`); the right answers, and
 value tells, stand in the tests of each lecture's checks.
 """
 
+import math
 import os
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +22,7 @@ from minigen.checks import (
     compare,
     ddim,
     ddpm,
+    described,
     flow,
     gan,
     guidance,
@@ -36,16 +40,6 @@ EXERCISES = {
     for check, slips in m.SLIPS.items()
 }
 EACH = [(name, why) for name, (_, slips) in EXERCISES.items() for why in slips]
-
-
-@pytest.mark.parametrize("name, why", EACH, ids=[f"{n}-{i}" for i, (n, _) in enumerate(EACH)])
-def test_each_slip_is_named_and_no_other(name, why):
-    check, slips = EXERCISES[name]
-    with pytest.raises(Wrong) as error:
-        check(slips[why])
-    said = str(error.value)
-    assert why in said
-    assert [w for w in slips if w in said and w not in why] == []
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -83,10 +77,18 @@ def test_rounding_is_no_mistake():
     assert call(lambda: 3) == 3
 
 
+def test_an_answer_that_draws_for_itself_is_told():
+    x, draw = torch.ones(4, 2), torch.Generator().manual_seed(0)
+    with pytest.raises(Wrong, match="x: two calls .* two answers; draw nothing yourself"):
+        ask("x", lambda x: x + torch.randn(4, 2, generator=draw), lambda x: x, {}, x)
+
+
 def test_an_answer_that_no_slip_explains_is_shown():
     one = torch.ones(3).double()
-    with pytest.raises(Wrong, match=r"where 1\.0000 is right, yours gives 1\.5000"):
+    with pytest.raises(Wrong, match=r"x is 1\.5 times what is right, everywhere"):
         compare("x", one + 0.5, one, {"a slip": lambda: one + 1})
+    with pytest.raises(Wrong, match=r"where 1\.0000 is right, yours gives 1\.5000"):
+        compare("x", one[0] + 0.5, one[0], {})  # of one number each is a multiple
     with pytest.raises(Wrong, match=r"where 1\.0000 is right, yours gives -1\.0000"):
         compare("x", one - torch.tensor([0.0, 2.0, -0.5]), one, {})  # the worst, below or above
     with pytest.raises(RuntimeError, match="of its own"):  # shown as it is
@@ -97,26 +99,62 @@ def test_an_answer_that_no_slip_explains_is_shown():
         compare("x", one[:, None], one, {})
     with pytest.raises(Wrong, match="holds NaN"):
         compare("x", one * torch.nan, one, {})
-    with pytest.raises(Wrong, match=r"should be a tensor of shape \(3,\), got 'three'"):
+    with pytest.raises(Wrong, match=r"should be one tensor of shape \(3,\), got 'three'"):
         compare("x", "three", one, {})
 
 
 # ---- What a learner sees -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def shown(capsys):
-    """A function that runs a cell as a kernel does, and gives what it printed without colours."""
+@pytest.fixture(scope="module")
+def shell():
+    """What stands behind a notebook, without its colours."""
     shell = InteractiveShell.instance()
     shell.colors = "nocolor"
-
-    def run(cell):
-        capsys.readouterr()
-        shell.run_cell(cell)
-        return capsys.readouterr().out
-
-    yield run
+    yield shell
     InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def shown(shell, capsys):
+    """A function that runs a cell as a kernel does, on the values given, and gives what is seen."""
+
+    def run(cell, **values):
+        capsys.readouterr()
+        shell.push(values)
+        shell.run_cell(cell)
+        return "".join(capsys.readouterr())  # standard output and error
+
+    return run
+
+
+@pytest.mark.parametrize("name, why", EACH, ids=[f"{n}-{i}" for i, (n, _) in enumerate(EACH)])
+def test_each_slip_is_named_on_one_line_and_no_other(name, why, shown):
+    check, slips = EXERCISES[name]
+    (line,) = shown("check(answer)", check=check, answer=slips[why]).splitlines()
+    assert line.startswith("Wrong: ") and why in line
+    assert [w for w in slips if w in line and w not in why] == []
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_five_usual_slips_have_a_name(name):
+    assert len(EXERCISES[name][1]) >= 5
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_numbers_of_a_list_of_tensors_are_not_shown(name, shown):
+    states = [torch.zeros(5, 3)] * 7
+    check = EXERCISES[name][0]
+    (line,) = shown("check(lambda *args: states)", check=check, states=states).splitlines()
+    assert line.startswith("Wrong: ") and line.endswith("got a list of 7 tensors")
+
+
+def test_every_program_of_the_lectures_has_its_slips():
+    called = set()
+    for path in (Path(__file__).parent.parent / "notebooks").glob("*.ipynb"):
+        asked = re.findall(r"\bcheck\.(\w+)\(", path.read_text())
+        called |= {f"{path.stem[3:]}-{name}" for name in asked}
+    assert called == {*EXERCISES}
 
 
 def test_a_wrong_answer_and_a_stub_show_one_line_and_no_frame(shown):
@@ -151,6 +189,31 @@ def test_an_error_inside_is_not_taken_for_a_wrong_signature():
         call(lambda w: w + torch.ones(5, 2), torch.ones(3, 2))
     with pytest.raises(Wrong, match="asks `if` of a whole batch"):
         call(lambda w: w if w > 0 else -w, torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("asks", [math.exp, float, lambda w: w.item()])
+def test_one_number_is_asked_of_a_batch(asks):
+    with pytest.raises(Wrong, match="wants one number and got a tensor of many"):
+        call(lambda w: asks(w), torch.ones(3, 2))
+
+
+@pytest.mark.parametrize(
+    "shape, column", [((5,), None), ((5, 3), "(B, 1)"), ((5, 2, 3, 4), "(B, 1, 1, 1)")]
+)
+def test_a_number_a_sample_is_told_the_shape_that_meets_the_data(shape, column):
+    with pytest.raises(Wrong, match="shapes did not fit") as error:
+        call(lambda x, c: x + c, torch.ones(shape), torch.ones(7))
+    assert ("number for each sample" in str(error.value)) == (column is not None)
+    assert column is None or f"only as {column}, for" in str(error.value)
+
+
+def test_what_a_learner_returned_is_described_in_a_few_words():
+    one = torch.ones(3)
+    assert described([one]) == "a list of 1 tensor" and described([one] * 5)[-7:] == "tensors"
+    assert described((one, 3)) == "a tuple of 2 values"
+    assert described("three") == "'three'" and described(0.5) == "0.5"
+    assert described(one) == "a value of type Tensor"
+    assert len(described(["a long text"] * 100)) < 40
 
 
 def test_two_numbers_are_printed_until_they_differ():

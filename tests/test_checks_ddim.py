@@ -79,7 +79,7 @@ def no_lengths(a, b, u):
         (check.ddim_step, lambda *args: step(*args) + 0.01, "is right, yours gives"),
         (check.ddim_step, lambda x, *args: torch.full_like(x, torch.nan), "roots is negative"),
         (check.ddim_step, lambda *args: step(*args).T, "has shape"),
-        (check.ddim_step, lambda *args: 3.0, "should be a tensor"),
+        (check.ddim_step, lambda *args: 3.0, "should be one tensor"),
         (check.slerp, no_lengths, "divide the dot product by both lengths"),
         (check.slerp, lambda a, b, u: by_acos(a.div_(a.norm()), b, u), "writes into a tensor"),
     ],

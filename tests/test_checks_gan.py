@@ -98,11 +98,11 @@ LOSS_MISTAKES = [
     (generator_is(lambda f: F.softplus(-sig(f))), "generator's loss: the sigmoid is applied twice"),
     (generator_is(lambda f: F.softplus(-f).mean()), "generator's.* mean of the batch"),
     (generator_is(lambda f: F.softplus(-f).sum()), "generator's.* summed the batch"),
-    (generator_is(lambda f: 1.01 * F.softplus(-f)), "generator's loss is wrong: where"),
-    (lambda r, f: [1.01 * a for a in by_the_library(r, f)], "critic's loss is wrong: where"),
+    (generator_is(lambda f: 1.01 * F.softplus(-f)), r"generator's loss is 1\.01 times what"),
+    (lambda r, f: [1.01 * a for a in by_the_library(r, f)], r"critic's loss is 1\.01 times what"),
     (lambda r, f: by_the_library(r, f)[::-1], "the critic's comes first"),
-    (lambda r, f: by_the_library(r, f)[0], "return both losses.*got Tensor"),
-    (lambda r, f: (*by_the_library(r, f), 0), "got 3 values"),
+    (lambda r, f: by_the_library(r, f)[0], "return both losses.*type Tensor"),
+    (lambda r, f: (*by_the_library(r, f), 0), "got a tuple of 3 values"),
     (cross_entropy_of_logits, "takes probabilities"),
     (lambda r, f: with_eps(r, f, eps=0), r"critic's .*σ\(−200\) is 0"),
     (generator_is(lambda f: -sig(f).log()), r"generator's .*σ\(−200\) is 0"),
@@ -130,15 +130,26 @@ def forgot_to_ask(critic, real, fake, u):
     return torch.autograd.grad(critic(real).sum(), real)[0]
 
 
+def of_many_numbers(critic, real, fake, u):
+    x = torch.lerp(fake, real, u[:, None, None, None]).requires_grad_()
+    return torch.autograd.grad(critic(x), x)[0]
+
+
 PENALTY_MISTAKES = [
     (lambda *case: penalty(*case, value=lambda g: 1.01 * norms(g)), "penalty is wrong: where"),
     (lambda *case: penalty(*case, create_graph=False), "would teach nothing"),
     (lambda *case: penalty(*case, value=half_detached), "some part was detached"),
     (by_backward, "left a gradient of the logits"),
-    (lambda c, r, f, u: penalty(c, r, f, torch.rand(u.shape).to(u)), "take the u that is given"),
-    (forgot_to_ask, "must require a gradient"),
-    (lambda critic, r, f, u: critic(r.flatten(1)), "flatten the gradient, not the image"),
-    (lambda critic, r, f, u: penalty(critic, u * r, f, u), "number for each sample"),
+    (lambda c, r, f, u: penalty(c, r, f, torch.rand(u.shape).to(u)), "draw nothing yourself"),
+    (forgot_to_ask, "no way back from the number"),
+    (
+        lambda critic, r, f, u: critic(r.flatten(1)),
+        "leave them as they are, and flatten the gradient",
+    ),
+    (lambda critic, r, f, u: penalty(critic, u * r, f, u), r"only as \(B, 1, 1, 1\)"),
+    (lambda critic, r, f, u: critic(u[:, None] * r), r"only as \(B, 1, 1, 1\)"),
+    (lambda critic, r, f, u: critic(u[:, None, None] * r), r"only as \(B, 1, 1, 1\)"),
+    (of_many_numbers, "differentiates many numbers"),
     (lambda critic, r, f, u: penalty(critic, r.mul_(2), f, u), "writes into a tensor"),
 ]
 

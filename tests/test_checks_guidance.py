@@ -73,8 +73,22 @@ def time_not_doubled(net, xt, t, label, gamma):
     return net(torch.cat([xt, xt]), t, torch.cat([label, label]))
 
 
+def stacked(net, xt, t, label, gamma):
+    return net(torch.stack([xt, xt]), torch.stack([t, t]), torch.stack([label, label]))
+
+
+def level_as_a_column(eps, xt, t, a, b, log_p, gamma):
+    x = leaf(xt)
+    return eps - gamma * b * torch.autograd.grad(log_p(x, t[:, None]).sum(), x)[0]
+
+
 def forgot_to_ask(eps, xt, t, a, b, log_p, gamma):
     return eps - gamma * b * torch.autograd.grad(log_p(xt, t).sum(), xt)[0]
+
+
+def in_eps(eps, xt, t, a, b, log_p, gamma):
+    of = leaf(eps)
+    return eps - gamma * b * torch.autograd.grad(log_p(leaf(xt), t).sum(), of)[0]
 
 
 def of_many_numbers(eps, xt, t, a, b, log_p, gamma):
@@ -90,7 +104,11 @@ def of_many_numbers(eps, xt, t, a, b, log_p, gamma):
         (check.guided_eps, lambda *args: doubled(*args).mean(), "has shape"),
         (check.guided_eps, lambda *args: doubled(*args) + 0.01, "is right, yours gives"),
         (check.guided_eps, lambda net, xt, *rest: doubled(net, xt.neg_(), *rest), "writes into"),
-        (check.classifier_guided, forgot_to_ask, "must require a gradient"),
+        (check.guided_eps, stacked, r"was given \(2, 5, 3\): torch.cat"),
+        (check.classifier_guided, level_as_a_column, r"t of shape \(5,\), got \(5, 1\)"),
+        (check.classifier_guided, forgot_to_ask, "no way back from the number"),
+        (check.classifier_guided, torch.no_grad()(with_graph), "not under no_grad"),
+        (check.classifier_guided, in_eps, "the gradient is in the very x"),
         (check.classifier_guided, of_many_numbers, "take their sum"),
         (check.classifier_guided, lambda eps, *rest: 0.9 * eps, "is right, yours gives"),
         (check.classifier_guided, lambda e, *rest: by_the_library(e.neg_(), *rest), "writes into"),

@@ -91,6 +91,10 @@ def level_as_a_column(score, x, sigma, eps):
     return loss(lambda y, s: score(y, s[:, None]), x, sigma, eps)
 
 
+def asks_at_all_levels(score, x, sigmas, *rest):
+    return score(x, sigmas)
+
+
 def in_place(score, x, *args):
     x += 1
     return walk(score, x, *args)
@@ -104,13 +108,14 @@ def in_place(score, x, *args):
         (check.denoising, unshaped, r"only as \(B, 1\)"),
         (check.denoising, lambda *args: loss(*args) + 0.01, "is right, yours gives"),
         (check.denoising, lambda *args: loss(*args)[:, None], "has shape"),
-        (check.denoising, lambda *args: loss(*args).tolist(), "should be a tensor"),
+        (check.denoising, lambda *args: loss(*args).tolist(), "should be one tensor"),
         (check.denoising, lambda *args: loss(*args) * math.nan, "holds NaN"),
-        (check.annealed, lambda *args: [walk(*args)] * 2, "the last state alone"),
+        (check.annealed, lambda *args: [walk(*args)] * 2, "got a list of 2 tensors"),
+        (check.annealed, asks_at_all_levels, r"'return score\(x, sigmas\)'"),
         (check.annealed, in_place, "writes into a tensor"),
         (check.annealed, lambda *args: walk(*args) + 0.01, "is right, yours gives"),
         (check.annealed, lambda *args: walk(*args)[0], "has shape"),
-        (check.annealed, lambda *args: 1.0, "should be a tensor"),
+        (check.annealed, lambda *args: 1.0, "should be one tensor"),
     ],
 )
 def test_what_no_value_tells_is_named_too(exercise, answer, message):

@@ -71,6 +71,10 @@ def unsquashed(x, logits, mean, log_var):
     return -F.binary_cross_entropy(logits, x.expand_as(logits), reduction="none").sum(-1).mean(0)
 
 
+def draws_at_the_wrong_axis(x, logits, mean, log_var):
+    return logits.sum(-1).mean(1) - mean.sum(-1)
+
+
 def pixels_and_batch_averaged(x, logits, mean, log_var):
     missing = F.binary_cross_entropy_with_logits(logits, x.expand_as(logits)) * (x.shape[1] - 1)
     return elbo(x, logits, mean, log_var).mean() + missing
@@ -86,8 +90,10 @@ def pixels_and_batch_averaged(x, logits, mean, log_var):
         (check.elbo, lambda *case: elbo(*case).log(), "log of a negative number"),
         (check.elbo, lambda *case: elbo(*case) + 0.01, "is right, yours gives"),
         (check.elbo, lambda *case: elbo(*case)[:, None], "has shape"),
-        (check.elbo, lambda *case: 3.0, "should be a tensor"),
+        (check.elbo, lambda *case: 3.0, "should be one tensor"),
         (check.elbo, lambda x, l, m, v: elbo(x, l, m.mul_(2), v), "writes into a tensor"),
+        (check.elbo, draws_at_the_wrong_axis, r"both parts of the bound are \(B,\)"),
+        (check.iwae, lambda w: (w.exp() + 1).mean(0).log(), r"e\^800 = ∞"),
         (check.iwae, lambda w: iwae(w) + 0.01, "is right, yours gives"),
         (check.iwae, lambda w: iwae(w) * torch.nan, "NaN or infinite"),
         (check.iwae, lambda w: iwae(w)[None], "has shape"),

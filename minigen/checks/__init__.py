@@ -51,11 +51,21 @@ def ask(what: str, function: Callable, right: Callable, slips: Slips, *args) -> 
     """The function's answer, a tensor; raises Wrong, with a diagnosis, unless it is the right one.
 
     The truth is computed first, and the function gets copies, so that an answer that works in place
-    can spoil neither; it is told.
+    can spoil neither; it is told. So is a wrong answer that differs from call to call.
     """
     truth = right(*copies(args))
     answer = call(function, *args)
-    compare(what, answer, truth, {why: lambda s=s: s(*copies(args)) for why, s in slips.items()})
+    slips = {why: lambda s=s: s(*copies(args)) for why, s in slips.items()}
+    try:
+        compare(what, answer, truth, slips)
+    except Wrong:
+        again = call(function, *args)
+        if isinstance(answer, Tensor) and isinstance(again, Tensor) and not same(answer, again):
+            raise Wrong(
+                f"{what}: two calls with the same arguments give two answers; draw nothing "
+                f"yourself, what is random is given"
+            ) from None
+        raise
     return answer
 
 
@@ -82,7 +92,7 @@ def call(function: Callable, *args):
     except NotImplementedError:
         answer = None
     except Exception as error:
-        raise _explained(error, name) from None
+        raise _explained(error, name, given) from None
     if answer is None or answer is Ellipsis:
         raise NotYet(f"{name} returns nothing yet: put your answer in place of the dots")
     for own, x in zip(given, args, strict=True):
@@ -94,24 +104,51 @@ def call(function: Callable, *args):
     return answer
 
 
-def _explained(error: Exception, name: str) -> Exception:
+def _explained(error: Exception, name: str, given: list) -> Exception:
     """The error as a learner should see it: named where it is a usual one, and with their line."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
-    own = [f for f in frames if "site-packages" not in f.filename and f.line] or frames
+    strange = ("site-packages", os.path.dirname(__file__))  # torch, and the checks' own networks
+    own = [f for f in frames if f.line and not any(s in f.filename for s in strange)] or frames
     where = f"line {own[-1].lineno} of {name}, {own[-1].line!r}" if own else name
-    if "Boolean value of Tensor" in str(error):
-        return Wrong(
-            f"{where} asks `if` of a whole batch: let each sample decide, with "
-            f"torch.where(condition, one, other)"
-        )
-    if isinstance(error, RuntimeError) and ("must match" in str(error) or "broadc" in str(error)):
-        return Wrong(
-            f"shapes did not fit in {where} ({error}): a number for each sample, (B,), meets data "
-            f"(B, D) only as (B, 1), for instance c[:, None], and images as (B, 1, 1, 1)"
-        )
+    said = " ".join(str(error).split())  # one line
+    for sign, why in USUAL.items():
+        if isinstance(error, RuntimeError | ValueError) and sign in said:
+            return Wrong(f"{where} {why}")
+    if isinstance(error, RuntimeError) and ("must match" in said or "broadc" in said):
+        return Wrong(f"shapes did not fit in {where} ({said}){_column(given)}")
     said = f"{type(error).__name__}: {error}"
     error._render_traceback_ = lambda: [f"{said}\n    in {where}"]
     return error
+
+
+ONE_NUMBER = (
+    "wants one number and got a tensor of many: torch.exp, not math.exp, and no float(…) or .item()"
+)
+USUAL = {  # what torch says -> what a learner did
+    "Boolean value of Tensor": "asks `if` of a whole batch: let each sample decide, with "
+    "torch.where(condition, one, other)",
+    "only one element tensors can": ONE_NUMBER,
+    "elements cannot be converted": ONE_NUMBER,
+    "scalar outputs": "differentiates many numbers, and torch only one: take their sum. None of "
+    "them depends on another's sample, so each sample gets its own gradient",
+    "does not require grad": "finds no way back from the number to what you differentiate in: "
+    "x.requires_grad_() comes first, then that very x goes into the function, with no .detach() "
+    "between, and not under no_grad",
+    "not have been used": "differentiates in something that the number was not computed from: "
+    "the gradient is in the very x that the function was given, not in a copy of it",
+}
+
+
+def _column(given: list) -> str:
+    """How a number for each sample meets the data, the first tensor of the arguments."""
+    ones = next((a.ndim - 1 for a in given if isinstance(a, Tensor)), 0)
+    if not ones:
+        return ""
+    data, shape = ", D" if ones == 1 else ", …", ", 1" * ones
+    return (
+        f": is one of them a number for each sample, (B,)? It meets data (B{data}) only as "
+        f"(B{shape}), for instance c.reshape(-1{shape})"
+    )
 
 
 def same(answer: Tensor, truth: Tensor, rtol: float = 1e-6) -> bool:
@@ -128,7 +165,7 @@ def compare(what: str, answer, truth: Tensor, slips: Slips) -> None:
     """Raises Wrong unless answer and truth agree; `slips` are functions () -> value."""
     if not isinstance(answer, Tensor):
         raise Wrong(
-            f"{what} should be a tensor of shape {tuple(truth.shape)}, got {reprlib.repr(answer)}"
+            f"{what} should be one tensor of shape {tuple(truth.shape)}, got {described(answer)}"
         )
     answer, truth = answer.detach(), truth.detach()
     if same(answer, truth):
@@ -140,9 +177,23 @@ def compare(what: str, answer, truth: Tensor, slips: Slips) -> None:
         raise Wrong(f"{what} has shape {tuple(answer.shape)}, expected {tuple(truth.shape)}")
     if not bool(torch.isfinite(answer).all()):
         raise Wrong(f"{what} holds NaN or infinite values")
+    answer = answer.to(truth.dtype)
+    factor = float((answer * truth).sum() / truth.square().sum())
+    if truth.numel() > 1 and factor != 0 and same(answer, factor * truth):
+        raise Wrong(f"{what} is {factor:.4g} times what is right, everywhere")
     i = int((answer - truth).abs().argmax())
     right, yours = apart(float(truth.flatten()[i]), float(answer.flatten()[i]))
     raise Wrong(f"{what} is wrong: where {right} is right, yours gives {yours}")
+
+
+def described(answer) -> str:
+    """What a learner returned, in a few words: a tensor's numbers are never listed."""
+    if isinstance(answer, list | tuple) and any(isinstance(a, Tensor) for a in answer):
+        kind = "tensor" if all(isinstance(a, Tensor) for a in answer) else "value"
+        return f"a {type(answer).__name__} of {len(answer)} {kind}{'s' * (len(answer) != 1)}"
+    if isinstance(answer, bool | int | float | str):
+        return reprlib.repr(answer)
+    return f"a value of type {type(answer).__name__}"
 
 
 def apart(a: float, b: float) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """Checks of the exercises of lecture 4, DDIM."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -21,19 +22,20 @@ def _draws(*shape: int) -> Tensor:
 # One step ---------------------------------------------------------------------------------------
 
 
-def _step(x, eps, abar_t, abar_s, eta, z, *, a=torch.sqrt, sign=1, whole=False, power=2,
-          share=None, stay=False, root=1, std=torch.sqrt, least=-torch.inf) -> Tensor:  # fmt: skip
+def _step(x, eps, abar_t, abar_s, eta, z, *, a=torch.sqrt, b=torch.sqrt, front=None, sign=1,
+          power=2, beta=lambda abar_t, abar_s: 1 - abar_t / abar_s, std=torch.sqrt, stay=False,
+          share=lambda abar_t, abar_s: (1 - abar_s) / (1 - abar_t),
+          rest=lambda b2, v: (b2 - v).sqrt()) -> Tensor:  # fmt: skip
     """The right step, or one with the slips named: each replaces one quantity."""
     abar_t, abar_s = like(abar_t, x), like(abar_s, x)
-    x0 = (x - sign * torch.sqrt(1 - abar_t) * eps) / a(abar_t)
-    beta = 1 - abar_t / (1 if whole else abar_s)
-    variance = eta**power * ((1 - abar_s) / (1 - abar_t) if share is None else share) * beta
+    x0 = (x - sign * b(1 - abar_t) * eps) / a(abar_t)
+    variance = eta**power * share(abar_t, abar_s) * beta(abar_t, abar_s)
     to = abar_t if stay else abar_s
-    return (
-        a(to) * x0
-        + torch.sqrt((1 - to - root * variance).clamp(min=least)) * eps
-        + std(variance) * z
-    )
+    return (front or a)(to) * x0 + rest(1 - to, variance) * eps + std(variance) * z
+
+
+def _variance(abar_t, abar_s, eta) -> Tensor:
+    return eta**2 * (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)
 
 
 def _amplitude(x, eps, abar_t, abar_s, eta, z) -> Tensor:
@@ -59,7 +61,42 @@ STEP_SLIPS = {
     "x̂0 = (xt − √(1 − ᾱ_t) ε̂)/√ᾱ_t takes the noise away; you added it": partial(_step, sign=-1),
     "your ς² is η β̃, but ς = η √β̃ makes it η² β̃": partial(_step, power=1),
     "the fresh noise must be paid for: the root is √(1 − ᾱ_s − ς²), you left out ς²": partial(
-        _step, root=0
+        _step, rest=lambda b2, v: b2.sqrt()
+    ),
+    "the fresh noise must be paid for: 1 − ᾱ_s − ς² stands under the root, you added ς²": partial(
+        _step, rest=lambda b2, v: (b2 + v).sqrt()
+    ),
+    "ς was taken from the root, √(1 − ᾱ_s) − ς; variances are subtracted, √(1 − ᾱ_s − ς²)": partial(
+        _step, rest=lambda b2, v: b2.sqrt() - v.sqrt()
+    ),
+    "1 − ᾱ_s − ς² stands in front of ε̂ without its root": partial(_step, rest=torch.sub),
+    "ε̂ is not put back: √(1 − ᾱ_s − ς²) ε̂ is missing": partial(
+        _step, rest=lambda b2, v: torch.zeros_like(v)
+    ),
+    "z stands where ε̂ is put back; the fresh noise has only the share ς": (
+        lambda x, eps, abar_t, abar_s, eta, z: (
+            _step(x, eps, abar_t, abar_s, eta, z)
+            + (1 - like(abar_s, x) - like(_variance(abar_t, abar_s, eta), x)).sqrt() * (z - eps)
+        )
+    ),
+    "√ᾱ_s is missing in front of x̂0": partial(_step, front=torch.ones_like),
+    "ᾱ_s stands in front of x̂0 without its root": partial(_step, front=lambda abar: abar),
+    "the division by √ᾱ_t is missing in x̂0": partial(_step, a=torch.ones_like, front=torch.sqrt),
+    "1 − ᾱ_t stands in x̂0 without its root": partial(_step, b=lambda v: v),
+    "that is x̂0 itself; the step goes back up to s": (
+        lambda x, eps, abar_t, *rest: _step(x, eps, abar_t, torch.ones_like(abar_t), 0.0, x)
+    ),
+    "η stands in front of z alone: ς = η √β̃": (
+        lambda x, eps, abar_t, abar_s, eta, z: _step(x, eps, abar_t, abar_s, 1.0, eta * z)
+    ),
+    "the fresh noise is η z; its std is ς = η √β̃": lambda *case: _step(
+        *case, std=lambda v: torch.full_like(v, case[4])
+    ),
+    "your β is 1 − ᾱ_s/ᾱ_t, which is negative: from s to t, β = 1 − ᾱ_t/ᾱ_s": partial(
+        _step, beta=lambda abar_t, abar_s: 1 - abar_s / abar_t
+    ),
+    "the fraction of your β̃ is upside down: (1 − ᾱ_s)/(1 − ᾱ_t), which is 0 at s = 0": partial(
+        _step, share=lambda abar_t, abar_s: (1 - abar_t) / (1 - abar_s)
     ),
     "the fresh noise z is multiplied by the standard deviation ς; you took the variance ς²": (
         partial(_step, std=lambda variance: variance)
@@ -68,13 +105,13 @@ STEP_SLIPS = {
         _step, stay=True
     ),
     "your ς² is η² b_s² = η² (1 − ᾱ_s): β̃ has the β from s to t, 1 − ᾱ_t/ᾱ_s, not 1 − ᾱ_t": partial(
-        _step, whole=True
+        _step, beta=lambda abar_t, abar_s: 1 - abar_t
     ),
     "your ς² is η² β, which adds noise even at s = 0; β̃ = (1 − ᾱ_s)/(1 − ᾱ_t) β": partial(
-        _step, share=1
+        _step, share=lambda *levels: 1
     ),
     "your ς² is η² β, which needs a clamp at s = 0; β̃ = (1 − ᾱ_s)/(1 − ᾱ_t) β is 0 there": partial(
-        _step, share=1, least=0
+        _step, share=lambda *levels: 1, rest=lambda b2, v: (b2 - v).clamp(min=0).sqrt()
     ),
     "every sample has its own ᾱ, you used the first one's for all": _first,
 }
@@ -95,7 +132,9 @@ def ddim_step(function: Callable) -> None:
         except Wrong as wrong:
             if "holds NaN" not in str(wrong):
                 raise
-            raise Wrong(f"{wrong}: the number under one of your roots is negative") from None
+            raise Wrong(
+                f"{wrong}: a number under one of your roots is negative, or 0 is divided by"
+            ) from None
     print(
         "right: x_s at eta = 0 and 0.6, for five samples at five pairs of levels, s = 0 among them"
     )
@@ -104,27 +143,26 @@ def ddim_step(function: Callable) -> None:
 # The great circle -------------------------------------------------------------------------------
 
 
-def _arc(
-    a: Tensor, b: Tensor, u: float, *, dim=(1, 2), angle=torch.acos, below=torch.sin
-) -> Tensor:
+def _arc(a: Tensor, b: Tensor, u: float, *, dim=(1, 2), angle=torch.acos, below=torch.sin,
+         of_a=lambda u, theta: torch.sin((1 - u) * theta), power=0.5) -> Tensor:  # fmt: skip
     """The arc from a to b with the angle between vectors that run over the axes `dim`."""
     dot = (a * b).sum(dim, keepdim=True)
     lengths = a.square().sum(dim, keepdim=True) * b.square().sum(dim, keepdim=True)
-    theta = angle(dot / lengths.sqrt())
-    return (torch.sin((1 - u) * theta) * a + torch.sin(u * theta) * b) / below(theta)
+    theta = angle(dot / lengths**power)
+    return (of_a(u, theta) * a + torch.sin(u * theta) * b) / below(theta)
 
 
 def _unit(a: Tensor, b: Tensor, u: float) -> Tensor:
     return _arc(*(x / x.square().sum((1, 2), keepdim=True).sqrt() for x in (a, b)), u)
 
 
-def _rescaled(a: Tensor, b: Tensor, u: float, *, end: float = 0.0) -> Tensor:
+def _rescaled(a: Tensor, b: Tensor, u: float, *, end: float = 0.0, long=torch.lerp) -> Tensor:
     """The straight line, made as long as an end, or as the lengths in proportion (end = u)."""
     line, (p, q) = (
         torch.lerp(a, b, u),
         (x.square().sum((1, 2), keepdim=True).sqrt() for x in (a, b)),
     )
-    return line / line.square().sum((1, 2), keepdim=True).sqrt() * torch.lerp(p, q, end)
+    return line / line.square().sum((1, 2), keepdim=True).sqrt() * long(p, q, end)
 
 
 RESCALED = "a straight line made long again turns too slowly at its ends: weigh a and b by sines"
@@ -146,6 +184,23 @@ SLERP_SLIPS = {
     ),
     "you interpolated the unit vectors: the lengths of a and b are lost": _unit,
     "divide by sin θ, or u = 0 does not give a": partial(_arc, below=torch.ones_like),
+    "divide by sin θ; you divided by θ": partial(_arc, below=lambda theta: theta),
+    "θ is the arc cosine of the dot product; you took the arc sine": partial(
+        _arc, angle=torch.asin
+    ),
+    "cos uθ a + sin uθ b turns towards a vector at right angles to a, which b is not: the weight "
+    "of a is sin (1 − u)θ / sin θ": partial(
+        _arc, below=torch.ones_like, of_a=lambda u, theta: torch.cos(u * theta)
+    ),
+    "cos and sin of u π/2 fit a right angle only: each sample has its own θ": (
+        lambda a, b, u: math.cos(u * math.pi / 2) * a + math.sin(u * math.pi / 2) * b
+    ),
+    "the dot product must be divided by both lengths; you divided by their squares": partial(
+        _arc, power=1.0
+    ),
+    "you made the straight line a unit vector: the lengths of a and b are lost": partial(
+        _rescaled, long=lambda *lengths: 1
+    ),
     "θ is the arc cosine of the dot product of the directions; you left out the arc cosine": (
         partial(_arc, angle=lambda cosine: cosine)
     ),

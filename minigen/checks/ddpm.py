@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from minigen.checks import Wrong, ask, call, compare, same
+from minigen.checks import Wrong, ask, call, compare, described, same
 
 _BETAS = torch.linspace(0.02, 0.3, 40, dtype=torch.float64)  # mid-schedule, no two ᾱ alike
 
@@ -17,10 +17,11 @@ def _draw(*shape: int) -> Tensor:
     return 0.7 + 2 * torch.randn(shape, generator=torch.Generator().manual_seed(3)).double()
 
 
-def _at(t, betas: Tensor, table: Callable = lambda abar: abar) -> SimpleNamespace:
+def _at(t, betas: Tensor, table=lambda abar: abar, factors=lambda betas: 1 - betas):
     """β_t, α_t, α_{t−1}, ᾱ_t, ᾱ_{t−1} and β̃_t; `table` may spoil that of ᾱ, which begins at ᾱ_0."""
     one = torch.ones_like(betas[:1])
-    alpha, abar = torch.cat([one, 1 - betas]), table(torch.cat([one, torch.cumprod(1 - betas, 0)]))
+    alpha = torch.cat([one, 1 - betas])
+    abar = table(torch.cat([one, torch.cumprod(factors(betas), 0)]))
     q = SimpleNamespace(beta=betas[t - 1], a=alpha[t], a_before=alpha[t - 1])
     q.bar, q.bar_before = abar[t], abar[t - 1]
     q.tilde = (1 - q.bar_before) / (1 - q.bar) * q.beta
@@ -30,12 +31,13 @@ def _at(t, betas: Tensor, table: Callable = lambda abar: abar) -> SimpleNamespac
 # Exercise 3 -------------------------------------------------------------------------------------
 
 
-def _posterior(x0, xt, t, betas, *, table=lambda abar: abar, of_x0=lambda q: q.bar_before.sqrt(),
-               of_xt=lambda q: q.a.sqrt(), sign=1, below=lambda q: 1 - q.bar,
+def _posterior(x0, xt, t, betas, *, table=lambda abar: abar, factors=lambda betas: 1 - betas,
+               of_x0=lambda q: q.bar_before.sqrt(), of_xt=lambda q: q.a.sqrt(), sign=1,
+               below=lambda q: 1 - q.bar, noise=lambda q: 1 - q.bar_before,
                var=lambda q: q.tilde) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The right mean and variance, or those with the slip named: each replaces one quantity."""
-    q = _at(t, betas, table)
-    to_x0, to_xt = of_x0(q) * q.beta, sign * of_xt(q) * (1 - q.bar_before)
+    q = _at(t, betas, table, factors)
+    to_x0, to_xt = of_x0(q) * q.beta, sign * of_xt(q) * noise(q)
     return (to_x0[:, None] * x0 + to_xt[:, None] * xt) / below(q)[:, None], var(q)
 
 
@@ -51,6 +53,29 @@ POSTERIOR_SLIPS = {
     ),
     "ᾱ is read one step too late; with ᾱ_0 = 1 in front of the table, ᾱ_t is abar[t]": partial(
         _posterior, table=lambda abar: abar[1:]
+    ),
+    "ᾱ is the product of 1 − β; you multiplied the β themselves": partial(
+        _posterior, factors=lambda betas: betas
+    ),
+    "all bars are forgotten: α_t stands for ᾱ_t, and α_{t−1} for ᾱ_{t−1}": partial(
+        _posterior,
+        of_x0=lambda q: q.a_before.sqrt(),
+        below=lambda q: 1 - q.a,
+        noise=lambda q: 1 - q.a_before,
+        var=lambda q: (1 - q.a_before) / (1 - q.a) * q.beta,
+    ),
+    "√ᾱ_t stands in front of x0 where √ᾱ_{t−1} belongs": partial(
+        _posterior, of_x0=lambda q: q.bar.sqrt()
+    ),
+    "1 − ᾱ_t stands in front of xt where 1 − ᾱ_{t−1} belongs": partial(
+        _posterior, noise=lambda q: 1 - q.bar
+    ),
+    "1 − ᾱ_t stands below the fractions under a root, which does not belong there": partial(
+        _posterior, below=lambda q: (1 - q.bar).sqrt()
+    ),
+    "the part of xt is missing": partial(_posterior, sign=0),
+    "every sample has its own step, you used the first one's for all": (
+        lambda x0, xt, t, betas: _posterior(x0, xt, t[:1].expand(len(t)), betas)
     ),
     "ᾱ_{t−1} stands in front of x0 without its root": partial(
         _posterior, of_x0=lambda q: q.bar_before
@@ -80,6 +105,13 @@ POSTERIOR_SLIPS = {
         _posterior, var=lambda q: (1 - q.bar) / (1 - q.bar_before) * q.beta
     ),
     "this is 1/β̃_t, the precision": partial(_posterior, var=lambda q: 1 / q.tilde),
+    "this is 1 − ᾱ_{t−1}, the variance of x_{t−1} given x0 alone; xt narrows it": partial(
+        _posterior, var=lambda q: 1 - q.bar_before
+    ),
+    "the division by 1 − ᾱ_t is missing in it": partial(
+        _posterior, var=lambda q: (1 - q.bar_before) * q.beta
+    ),
+    "this is β̃_t squared": partial(_posterior, var=lambda q: q.tilde**2),
     "1 − α_{t−1} stands where 1 − ᾱ_{t−1} belongs": partial(
         _posterior, var=lambda q: (1 - q.a_before) / (1 - q.bar) * q.beta
     ),
@@ -93,7 +125,9 @@ def posterior(function: Callable) -> None:
     mean, var = _posterior(*args)
     answer = call(function, *args)
     if not isinstance(answer, tuple | list) or len(answer) != 2:
-        raise Wrong(f"two things are asked for, mean and variance; got {type(answer).__name__}")
+        raise Wrong(f"two things are asked for, mean and variance; got {described(answer)}")
+    if [getattr(a, "shape", None) for a in answer] == [var.shape, mean.shape]:
+        raise Wrong("mean and variance have changed places: the mean comes first")
     slips = POSTERIOR_SLIPS.items()
     try:
         compare("the mean", answer[0], mean, {why: lambda s=s: s(*args)[0] for why, s in slips})
@@ -115,9 +149,9 @@ def posterior(function: Callable) -> None:
 
 def _step(xt, eps_hat, t, betas, z, *, front=lambda q: q.a.sqrt(), sign=-1,
           inside=lambda q: q.beta / (1 - q.bar).sqrt(), std=lambda q: q.beta.sqrt(),
-          always=False) -> Tensor:  # fmt: skip
+          always=False, table=lambda abar: abar) -> Tensor:  # fmt: skip
     """The right step, or one with the slip named: each replaces one quantity."""
-    q = _at(t, betas)
+    q = _at(t, betas, table)
     mean = (xt + sign * inside(q) * eps_hat) / front(q)
     return mean + std(q) * z if t > 1 or always else mean
 
@@ -134,6 +168,42 @@ STEP_SLIPS = {
     ),
     "1/√α_t is applied to xt only; it stands in front of the whole bracket": partial(
         _step, inside=lambda q: q.a.sqrt() * q.beta / (1 - q.bar).sqrt()
+    ),
+    "1/√α_t is missing in front of the bracket": partial(_step, front=lambda q: 1.0),
+    "α_t stands in front of the bracket without its root: 1/√α_t": partial(
+        _step, front=lambda q: q.a
+    ),
+    "√α_t multiplies the bracket; a step back divides by it": partial(
+        _step, front=lambda q: 1 / q.a.sqrt()
+    ),
+    "1/√α_t stands in front of the noise as well; it is that of the bracket alone": partial(
+        _step, std=lambda q: (q.beta / q.a).sqrt()
+    ),
+    "√β_t stands in front of eps_hat where β_t belongs: β_t/√(1 − ᾱ_t)": partial(
+        _step, inside=lambda q: (q.beta / (1 - q.bar)).sqrt()
+    ),
+    "√(1 − ᾱ_t) is missing below β_t, or your ᾱ is a product of the β, nearly 0; it is one of "
+    "1 − β": partial(_step, inside=lambda q: q.beta),
+    "all of eps_hat is taken away: one step takes β_t/√(1 − ᾱ_t) of it": partial(
+        _step, inside=lambda q: 1.0
+    ),
+    "α_t stands in front of eps_hat where β_t = 1 − α_t belongs": partial(
+        _step, inside=lambda q: q.a / (1 - q.bar).sqrt()
+    ),
+    "√(1 − ᾱ_{t−1}) stands below β_t where √(1 − ᾱ_t) belongs: your index is one too low": partial(
+        _step, inside=lambda q: q.beta / (1 - q.bar_before).sqrt()
+    ),
+    "the ᾱ is ᾱ_{t+1}: torch.cumprod begins with ᾱ_1, so ᾱ_t is its entry t − 1": partial(
+        _step, table=lambda abar: abar[1:]
+    ),
+    "the noise is subtracted. Its sign does not matter to a sampler, but z is given, and added": (
+        partial(_step, std=lambda q: -q.beta.sqrt())
+    ),
+    "eps_hat is added as noise; the fresh noise is z": (
+        lambda xt, eps_hat, t, betas, z: _step(xt, eps_hat, t, betas, eps_hat)
+    ),
+    "you returned xt as it was; at t = 1 only the noise is left out": (
+        lambda xt, eps_hat, t, *rest: xt if t == 1 else _step(xt, eps_hat, t, *rest)
     ),
     "1 − ᾱ_t stands below β_t without its root": partial(
         _step, inside=lambda q: q.beta / (1 - q.bar)

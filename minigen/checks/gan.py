@@ -1,5 +1,6 @@
 """Checks of the exercises of lecture 7, adversarial networks."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minigen.checks import Wrong, call, compare, same
+from minigen.checks import Wrong, call, compare, described, same
 from minigen.checks.gan_penalty import PENALTY_SLIPS, B, draws, gradient_penalty
 
 # The two losses ---------------------------------------------------------------------------------
@@ -43,6 +44,14 @@ CRITIC_SLIPS = {
         lambda r, f: F.relu(1 - r) + F.relu(1 + f),
     "that is half of it: the value of the game adds its two terms":
         lambda r, f: 0.5 * _critic(r, f),
+    "that is least squares, (a − 1)² + a²; here −log D(real) − log(1 − D(fake))":
+        lambda r, f: (r - 1) ** 2 + f**2,
+    "relu is no softplus, which is log(1 + e^a)": lambda r, f: F.relu(-r) + F.relu(f),
+    "that is in bits: nats are natural logarithms": lambda r, f: _critic(r, f) / math.log(2),
+    "the logarithm is of D(real) + 1 − D(fake); each has its own":
+        lambda r, f: -(r.sigmoid() + 1 - f.sigmoid()).log(),
+    "real and fake are joined in one batch; add the two terms, one number for each pair":
+        lambda r, f: torch.cat([F.softplus(-r), F.softplus(f)]),
 }  # fmt: skip
 GENERATOR_SLIPS = {
     "that is log(1 − D), the saturating form: its slope dies where the critic is sure":
@@ -54,6 +63,10 @@ GENERATOR_SLIPS = {
     "that looks at the real data, on which the generator has no influence":
         lambda r, f: F.softplus(-r),
     "you took the logarithm of the logit: D = σ(logit) comes first": lambda r, f: -f.log(),
+    "that holds the real data too, with the targets changed: −log D(fake) alone":
+        lambda r, f: _critic(f, r),
+    "that is half of it: −log D(fake) as it is": lambda r, f: 0.5 * _generator(r, f),
+    "that is least squares, (a − 1)²; here −log D(fake)": lambda r, f: (f - 1) ** 2,
     "the logarithm is missing: that is −D": lambda r, f: -f.sigmoid(),
     "the logarithm is missing: that is 1 − D": lambda r, f: 1 - f.sigmoid(),
     "that is minus the logit, the generator of hinge and Wasserstein": lambda r, f: -f,
@@ -61,6 +74,9 @@ GENERATOR_SLIPS = {
         lambda r, f: -_critic(r, f),
 }  # fmt: skip
 LOSS_SLIPS = {
+    "both are the critic's loss; the generator's looks at the fakes alone, −log D(fake)":
+        lambda r, f: (_critic(r, f), _critic(r, f)),
+    "both are −log D(fake); the critic has two terms": lambda r, f: (_generator(r, f),) * 2,
     **{why: partial(_losses, critic=slip) for why, slip in CRITIC_SLIPS.items()},
     **{why: partial(_losses, generator=slip) for why, slip in GENERATOR_SLIPS.items()},
     "the sigmoid is applied twice: a function `with_logits`, or softplus, takes the logit":
@@ -83,7 +99,7 @@ def _ask(function: Callable, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor
             "binary_cross_entropy_with_logits, or softplus"
         ) from None
     if not isinstance(answer, tuple | list) or len(answer) != 2:
-        got = f"{len(answer)} values" if isinstance(answer, tuple | list) else type(answer).__name__
+        got = described(answer)
         raise Wrong(f"return both losses, `return critic, generator`; got {got}")
     return tuple(answer)
 
@@ -99,9 +115,10 @@ def _check_stable(function: Callable) -> None:
             why = "a clamp or a small number inside the log hides that σ has no digits left"
         else:
             continue
+        i = int((answer - right).nan_to_num(torch.inf).abs().argmax())
         raise Wrong(
-            f"{who} loss is right at small logits, but at real {real.tolist()}, fake "
-            f"{fake.tolist()} it is {answer.tolist()}: {why}; −log σ(a) is softplus(−a)"
+            f"{who} loss is right at small logits, but at real {real[i]:g}, fake {fake[i]:g} it is "
+            f"{answer[i]:.4g}: {why}; −log σ(a) is softplus(−a)"
         )
 
 

@@ -32,6 +32,11 @@ class _Net(nn.Module):
 
     def forward(self, xt: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         self.rows.append(len(xt))
+        if xt.shape[1:] != (D,):
+            raise Wrong(
+                f"the network takes states (B, {D}), twice as many rows, and was given "
+                f"{tuple(xt.shape)}: torch.cat([xt, xt])"
+            )
         label = torch.full((len(xt),), K) if label is None else label
         if bool((label < 0).any() | (label > K).any()):
             raise Wrong(f"label {label.tolist()} is out of range: the null label is {K}")
@@ -45,11 +50,19 @@ class _Net(nn.Module):
         return torch.sin(xt * (1 + 0.3 * k) + 2 * t) + 0.5 * k * t
 
 
+def _twice(x: Tensor) -> Tensor:
+    return torch.cat([x, x])
+
+
 def _guided(net, xt, t, label, gamma, *, mix=lambda c, u, gamma: u + gamma * (c - u),
-            null=lambda net: net.classes) -> Tensor:  # fmt: skip
+            null=lambda net: net.classes, times=_twice, states=_twice) -> Tensor:  # fmt: skip
     """The right guided noise in one call, or one with the slip named."""
     labels = torch.cat([label, torch.full_like(label, null(net))])
-    return mix(*net(torch.cat([xt, xt]), torch.cat([t, t]), labels).chunk(2), gamma)
+    return mix(*net(states(xt), times(t), labels).chunk(2), gamma)
+
+
+def _interleaved(x: Tensor) -> Tensor:
+    return x.repeat_interleave(2, 0)
 
 
 def _at_first_time(net, xt, t, *rest) -> Tensor:
@@ -87,6 +100,28 @@ GUIDED_SLIPS = {
         _guided, null=lambda net: net.classes - 1
     ),
     "every sample has its own time, you used the first one's for all": _at_first_time,
+    "that is gamma times the conditional noise: u + gamma (c − u)": partial(
+        _guided, mix=lambda c, u, gamma: gamma * c
+    ),
+    "you took gamma − 1, so gamma = 1 gives u; it must give c: u + gamma (c − u)": partial(
+        _guided, mix=lambda c, u, gamma: u + (gamma - 1) * (c - u)
+    ),
+    "that is the mean of both, whatever gamma is": partial(
+        _guided, mix=lambda c, u, gamma: (c + u) / 2
+    ),
+    "those are both halves: chunk(2) takes them apart, u + gamma (c − u) joins them": partial(
+        _guided, mix=lambda c, u, gamma: torch.cat([c, u])
+    ),
+    "your states and times stand in pairs, x_1, x_1, x_2, x_2, …; the labels and halves do not: "
+    "torch.cat or repeat, not repeat_interleave": partial(
+        _guided, states=_interleaved, times=_interleaved
+    ),
+    "your states stand in pairs, x_1, x_1, x_2, x_2, …: torch.cat or repeat": partial(
+        _guided, states=_interleaved
+    ),
+    "your times stand in pairs, t_1, t_1, t_2, t_2, …: torch.cat or repeat": partial(
+        _guided, times=_interleaved
+    ),
 }
 
 
@@ -115,6 +150,11 @@ def guided_eps(function: Callable) -> None:
 
 def _log_p(x: Tensor, t: Tensor) -> Tensor:
     """log of a class's share among three, at each noisy point: (B,)."""
+    if t.shape != x.shape[:1]:
+        raise Wrong(
+            f"log_p takes one time for each sample, t of shape {tuple(x.shape[:1])}, got "
+            f"{tuple(t.shape)}"
+        )
     centres = torch.tensor([[0.5, -1.0, 2.0], [1.5, 1.0, 0.0], [-1.0, 0.3, 0.4]]).to(x)
     logits = -0.5 * ((x[:, None] - centres) ** 2).sum(-1) / (0.5 + t[:, None])
     return torch.log_softmax(logits, 1)[:, 1]
@@ -148,6 +188,28 @@ TILT_SLIPS = {
         _tilted, gain=lambda a, b, gamma: -gamma * a
     ),
     "gamma was never used": partial(_tilted, gain=lambda a, b, gamma: -b),
+    "b and gamma are missing: ε − γ b ∇ log p": partial(_tilted, gain=lambda a, b, gamma: -1),
+    "b is missing, and the sign is that of a score: ε − γ b ∇ log p": partial(
+        _tilted, gain=lambda a, b, gamma: gamma
+    ),
+    "gamma is missing, and the noise points away from the class: ε − γ b ∇ log p": partial(
+        _tilted, gain=lambda a, b, gamma: b
+    ),
+    "you divided by b: ε = −b s, so a gradient becomes noise by −b": partial(
+        _tilted, gain=lambda a, b, gamma: -gamma / b
+    ),
+    "you added b²/a times the gradient, as for x̂0; the noise loses b times it": partial(
+        _tilted, gain=lambda a, b, gamma: gamma * b**2 / a
+    ),
+    "gamma = 0 is no guidance; you took 1 + gamma": partial(
+        _tilted, gain=lambda a, b, gamma: -(1 + gamma) * b
+    ),
+    "you corrected xt: the correction belongs to eps": (
+        lambda eps, xt, *rest: _tilted(xt, xt, *rest)
+    ),
+    "eps keeps its whole weight: the classifier's part is added, not mixed in by 1 − gamma": (
+        lambda eps, xt, *rest: _tilted((1 - rest[-1]) * eps, xt, *rest)
+    ),
     "you differentiated the batch's mean: each gradient is too small by B, take the sum": partial(
         _tilted, total=torch.mean
     ),
@@ -166,20 +228,7 @@ def classifier_guided(function: Callable) -> None:
     t = torch.linspace(0.3, 0.7, B, dtype=torch.float64)
     a, b = torch.cos(1.2 * t)[:, None], torch.sin(1.2 * t)[:, None]
     given = (eps, xt, t, a, b, _log_p, gamma)
-    try:
-        answer = ask("the guided noise", function, _tilted, TILT_SLIPS, *given)
-    except RuntimeError as error:
-        if "scalar outputs" in str(error):
-            raise Wrong(
-                "torch differentiates one number, and log_p gives one for each sample: take their "
-                "sum (no sample's log_p depends on another's xt)"
-            ) from None
-        if "require grad" not in str(error) and "graph" not in str(error):
-            raise
-        raise Wrong(
-            f"torch cannot differentiate ({error}): xt must require a gradient before log_p sees "
-            f"it, x = xt.detach().requires_grad_()"
-        ) from None
+    answer = ask("the guided noise", function, _tilted, TILT_SLIPS, *given)
     if answer.requires_grad:
         print("(your answer still carries the graph of log_p: take only the gradient out of it)")
     print("right: the noise of five samples, guided by the gradient of log p")

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from minigen.checks import Wrong, call, compare
+from minigen.checks import Wrong, ask, call, compare
 
 
 def _draws(n: int, seed: int = 11) -> Tensor:
@@ -24,11 +24,15 @@ def _gamma(x: Tensor) -> Tensor:
 
 
 def _step(log_prob, x, s, z, u, *, move=lambda x, sz: x * torch.exp(sz),
-          log_q=lambda x, y: y.log() - x.log(), take=lambda u, log_alpha: u.log() < log_alpha
-          ) -> Tensor:  # fmt: skip
+          log_q=lambda x, y: y.log() - x.log(), take=lambda u, log_alpha: u.log() < log_alpha,
+          ratio=torch.sub, last=torch.where) -> Tensor:  # fmt: skip
     """The right step, or one with the slip named."""
     y = move(x, s * z)
-    return torch.where(take(u, log_prob(y) - log_prob(x) + log_q(x, y)), y, x)
+    return last(take(u, ratio(log_prob(y), log_prob(x)) + log_q(x, y)), y, x)
+
+
+def _moved(taken: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    return y[taken]
 
 
 STEP_SLIPS = {
@@ -59,6 +63,28 @@ STEP_SLIPS = {
     "you accepted every proposal: take y only where log u < log of the ratio": (
         lambda log_prob, x, s, z, u: x * torch.exp(s * z)
     ),
+    "you refused every proposal: each chain takes its own y where log u < log of the ratio": (
+        lambda log_prob, x, *rest: x
+    ),
+    "the walk is multiplicative, y = x exp(s z); you added s z, and y may be negative": (
+        partial(_step, move=torch.add)
+    ),
+    "your densities' ratio is upside down: log_prob(y) − log_prob(x), where it goes, less where it "
+    "is": partial(_step, ratio=lambda py, px: px - py),
+    "your densities' ratio is upside down, log_prob(y) − log_prob(x), and y/x is left out": partial(
+        _step, ratio=lambda py, px: px - py, log_q=lambda x, y: 0.0
+    ),
+    "the log of the densities' ratio is the difference of their logs, not log_prob(y) alone": (
+        partial(_step, ratio=lambda py, px: py)
+    ),
+    "you subtracted log x and left out log y: q(x|y)/q(y|x) = y/x, so log y − log x is added": (
+        partial(_step, log_q=lambda x, y: -x.log())
+    ),
+    "you divided log_prob(y) by log_prob(x): the log of a ratio is a difference": partial(
+        _step, ratio=torch.div, log_q=lambda x, y: 0.0, take=torch.lt
+    ),
+    "you returned the chains that moved alone; a refused chain stays where it is, and its old "
+    "state counts again: torch.where(take, y, x)": partial(_step, last=_moved),
 }
 
 
@@ -69,29 +95,34 @@ def positive_step(function: Callable) -> None:
     """
     n, s = 400, 0.9
     x, z = 1.5 * torch.exp(0.5 * _draws(n)), _draws(n, 12)
-    args = (_gamma, x, s, z, torch.special.ndtr(_draws(n, 13)))
-    truth = _step(*args)
-    answer, moved = call(function, *args), int((truth != x).sum())
-    if isinstance(answer, Tensor) and answer.shape == (moved,):
-        raise Wrong(
-            f"you returned the {moved} chains that moved; a refused chain stays where it is, "
-            f"and its old state counts again: torch.where(take, y, x)"
-        )
-    slips = {why: partial(slip, *args) for why, slip in STEP_SLIPS.items()}
-    compare("the state after one step", answer, truth, slips)
-    print(f"right: {moved} of {n} chains moved, the others stay")
+    u = torch.special.ndtr(_draws(n, 13))
+    answer = ask("the state after one step", function, _step, STEP_SLIPS, _gamma, x, s, z, u)
+    print(f"right: {int((answer != x).sum())} of {n} chains moved, the others stay")
 
 
 # The error of a chain's mean --------------------------------------------------------------------
 
 
-def _error(x: Tensor, lags: int, *, factor=2.0, first=1, pairs=True, mean=torch.mean, v=True,
-           power=1) -> Tensor:  # fmt: skip
+def _covariance(d: Tensor, e: Tensor) -> Tensor:
+    return (d * e).mean()
+
+
+def _about_their_own(d: Tensor, e: Tensor) -> Tensor:
+    return _covariance(d - d.mean(), e - e.mean())
+
+
+def _correlation(d: Tensor, e: Tensor) -> Tensor:
+    return torch.corrcoef(torch.stack([d, e]))[0, 1]
+
+
+def _error(x: Tensor, lags: int, *, factor=2.0, first=1, one=1, pairs=True, mean=torch.mean,
+           by=torch.select, power=1, c=_covariance, v=1) -> Tensor:  # fmt: skip
     """The right error, or one with the slip named."""
     d, n = x - mean(x), len(x)
-    c = torch.stack([(d[: n - k] * d[k:]).sum() / (n - k if pairs else n) for k in range(lags)])
-    tau = 1 + factor * (c[first:] / (c[0] if v else 1)).sum()
-    return torch.sqrt(c[0] * tau**power / n)
+    share = lambda k: 1 if pairs else (n - k) / n
+    c = torch.stack([share(k) * c(d[: n - k], d[k:]) for k in range(lags)])
+    tau = one + factor * (c[first:] / by(c, 0, 0)).sum()
+    return torch.sqrt(_covariance(d, d) ** v * tau**power / n)
 
 
 ERROR_SLIPS = {
@@ -108,7 +139,24 @@ ERROR_SLIPS = {
     "the covariance at distance k is the mean over its n − k pairs; you divided by n, or weighted "
     "it by 1 − k/n": partial(_error, pairs=False),
     "the last lag is lags − 1; you took one more": lambda x, lags: _error(x, lags + 1),
-    "ρ_k is the covariance divided by v; you summed the covariances": partial(_error, v=False),
+    "the last lag is lags − 1; you took one less": lambda x, lags: _error(x, lags - 1),
+    "each slice is about a mean of its own: subtract x.mean() first, from the whole chain": partial(
+        _error, c=_about_their_own
+    ),
+    "corrcoef takes for each slice a mean and a variance of its own: x.mean() and v̂ are of the "
+    "whole chain": partial(_error, c=_correlation),
+    "the 1 is missing: τ = 1 + 2 Σ ρ_k": partial(_error, one=0),
+    "the 1 in front is ρ_0 already, and you have doubled it: τ = 1 + 2 Σ ρ_k from k = 1": partial(
+        _error, one=0, first=0
+    ),
+    "τ multiplies the variance of the mean, so the error grows with √τ; you took τ": partial(
+        _error, power=2
+    ),
+    "v̂ is a variance; you took the standard deviation": partial(_error, v=0.5),
+    "n belongs under the root: √(v̂ τ/n)": lambda x, lags: _error(x, lags) / math.sqrt(len(x)),
+    "ρ_k is the covariance divided by v; you summed the covariances": partial(
+        _error, by=lambda *c: 1
+    ),
     "the variance of the mean grows with τ; you divided by it": partial(_error, power=-1),
     "covariances are about the mean: subtract x.mean() first": partial(_error, mean=lambda x: 0.0),
     "that is the variance of the mean; its standard error is the root": (
@@ -117,7 +165,7 @@ ERROR_SLIPS = {
     "that is the spread of the states; their mean's variance is smaller by n": (
         lambda x, lags: _error(x, lags) * math.sqrt(len(x))
     ),
-    "the same estimate for k = 0: divide by n, where x.var() divides by n − 1": (
+    "your variance is larger by n/(n − 1), as x.var() is; v̂ is the mean of all n squares": (
         lambda x, lags: _error(x, lags) * math.sqrt(len(x) / (len(x) - 1))
     ),
     "v̂ is the same mean for k = 0, over n; x.var() divides by n − 1, here in ρ_k and in v̂": (

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from minigen.checks import Wrong, ask, call, compare
+from minigen.checks import Wrong, ask
 
 SIGMAS = [0.4, 1.7, 0.9, 2.6, 0.25]  # five samples, each at its own level
 LADDER, STEP, TURNS = [2.0, 0.9, 0.5], 0.02, 2
@@ -32,13 +32,14 @@ def _score(x: Tensor, sigma) -> Tensor:
 # Exercise 3 -------------------------------------------------------------------------------------
 
 
-def _loss(score, x, sigma, eps, *, front=1, weight=0, sign=1, below=0, std=1, noisy=True, half=0.5,
-          total=torch.sum, root=False, level=None) -> Tensor:  # fmt: skip
+def _loss(score, x, sigma, eps, *, front=1, weight=0, sign=1, below=0, std=1, noisy=1, half=0.5,
+          total=torch.sum, root=False, level=lambda sigma: sigma, square=torch.square
+          ) -> Tensor:  # fmt: skip
     """The right loss, or one with the slip named; `front`, `below`, … are powers of σ."""
     c = sigma[:, None]
-    s = score(x + noisy * c**std * eps, sigma if level is None else level(sigma))
-    square = total((c**front * s + sign * eps / c**below) ** 2, 1)
-    return half * sigma**weight * (square.sqrt() if root else square)
+    s = score(x + noisy * c**std * eps, level(sigma))
+    norm2 = total(square(c**front * s + sign * eps / c**below), 1)
+    return half * sigma**weight * (norm2.sqrt() if root else norm2)
 
 
 LOSS_SLIPS = {
@@ -69,6 +70,20 @@ LOSS_SLIPS = {
     "you took the mean over the data axes; a squared norm is a sum": partial(
         _loss, total=torch.mean
     ),
+    "you took the mean over the data axes, and no ½: half a squared norm, a sum": partial(
+        _loss, total=torch.mean, half=1.0
+    ),
+    "the square is missing: ½ ‖σ s + eps‖²": partial(_loss, square=lambda error: error),
+    "you took absolute values: the conditional mean is what squares lead to": partial(
+        _loss, square=torch.abs
+    ),
+    "you multiplied eps by σ too: the target is −eps/σ, and σ times it −eps": partial(
+        _loss, below=-1
+    ),
+    "that is ½ ‖s + σ eps‖²: the noise in x is σ eps, but the score's target is −eps/σ": partial(
+        _loss, front=0, below=-1
+    ),
+    "you subtracted eps, and the score has no σ: ½ ‖σ s + eps‖²": partial(_loss, front=0, sign=-1),
     "the ½ is missing": partial(_loss, half=1.0),
     "that is the norm; its square is asked for": partial(_loss, root=True),
     "the noise has the standard deviation σ; you added √σ eps, as if σ were a variance": partial(
@@ -77,8 +92,9 @@ LOSS_SLIPS = {
     "the noise has the standard deviation σ; you added σ² eps": partial(_loss, std=2),
     "you added eps without its σ to x": partial(_loss, std=0),
     "the score is to be asked at the noisy point x + σ eps, you asked it at x": partial(
-        _loss, noisy=False
+        _loss, noisy=0
     ),
+    "the noisy point is x + σ eps; you subtracted the noise there": partial(_loss, noisy=-1),
     "you gave the score σ²; its second argument is the standard deviation σ": partial(
         _loss, level=torch.square
     ),
@@ -119,24 +135,23 @@ def denoising(function: Callable) -> None:
 
 
 def _anneal(score, x, sigmas, step, n, noises, *, h=lambda sigma, ladder: (sigma / ladder[-1]) ** 2,
-            drift=1.0, spread=lambda h: (2 * h) ** 0.5, turn=False, same=False, once=False,
-            level=None, least=-1, tweedie=2, each=False, last_drift=False) -> Tensor:  # fmt: skip
+            drift=lambda h: h, spread=lambda h: (2 * h) ** 0.5, turn=False, same=False, once=False,
+            level=None, least=-1, tweedie=2, each=False, last=lambda x, jump: x + jump,
+            calm=False) -> Tensor:  # fmt: skip
     """The right walk, or one with the slip named; `tweedie` is the last step's power of σ_L."""
     order = range(len(sigmas))
     for i in reversed(order) if turn else order:
         for k in range(1 if once else n):
             step_i = step * h(sigmas[i], sigmas)
             at = sigmas[i if level is None else level]
-            z = noises[i, 0 if same else k]
-            x = x + drift * step_i * score(x, at) + spread(step_i) * z
+            z = noises[i, 0 if same else k] * (not calm or (i, k) != (len(sigmas) - 1, n - 1))
+            x = x + drift(step_i) * score(x, at) + spread(step_i) * z
         if each:
             x = x + at**2 * score(x, at)
     if each:
         return x
-    if last_drift:
-        return x + step * score(x, sigmas[-1])
     end = sigmas[least if level is None else level]
-    return x if tweedie is None else x + end**tweedie * score(x, end)
+    return last(x, end**tweedie * score(x, end))
 
 
 def _upward(score, x, sigmas, *rest, **slip) -> Tensor:
@@ -148,10 +163,10 @@ WALK_SLIPS = {
     "your noise is √h_i z, its variance h_i: with the drift h_i s that samples with half the "
     "variance; the noise is √(2 h_i) z": partial(_anneal, spread=lambda h: h**0.5),
     "your drift is h_i/2 and your noise √(2 h_i): two conventions mixed, which samples with twice "
-    "the variance; with √(2 h_i) the drift is h_i": partial(_anneal, drift=0.5),
+    "the variance; with √(2 h_i) the drift is h_i": partial(_anneal, drift=lambda h: h / 2),
     "your drift is h_i/2 and your noise √h_i: a right walk, but its step is half of what is asked, "
     "h_i s + √(2 h_i) z (the paper's α_i is 2 h_i)": partial(
-        _anneal, drift=0.5, spread=lambda h: h**0.5
+        _anneal, drift=lambda h: h / 2, spread=lambda h: h**0.5
     ),
     "the noise is missing: without z the walk climbs to a mode and stays there": partial(
         _anneal, spread=lambda h: 0.0
@@ -159,7 +174,20 @@ WALK_SLIPS = {
     "the noise is multiplied by the standard deviation √(2 h_i); you took 2 h_i": partial(
         _anneal, spread=lambda h: 2 * h
     ),
-    "you walked against the score: the drift is + h_i s": partial(_anneal, drift=-1.0),
+    "you walked against the score: the drift is + h_i s": partial(_anneal, drift=lambda h: -h),
+    "you walked against the score, and denoised against it: both go along + s": partial(
+        _anneal, drift=lambda h: -h, last=torch.sub
+    ),
+    "the drift is missing: h_i s and √(2 h_i) z": partial(_anneal, drift=lambda h: 0.0),
+    "the drift is the whole score: it is multiplied by h_i": partial(_anneal, drift=lambda h: 1.0),
+    "your noise is √2 h_i z: h_i stands under the root, √(2 h_i) z": partial(
+        _anneal, spread=lambda h: 2**0.5 * h
+    ),
+    "your noise is z as it is given: it is multiplied by √(2 h_i)": partial(
+        _anneal, spread=lambda h: 1.0
+    ),
+    "you left out the noise of the very last step; every step has its z, the clean end comes "
+    "after": partial(_anneal, calm=True),
     "your h_i goes with σ_i; a step is in squared units of x, so it goes with σ_i²": partial(
         _anneal, h=lambda sigma, ladder: sigma / ladder[-1]
     ),
@@ -182,7 +210,13 @@ WALK_SLIPS = {
         _anneal, same=True
     ),
     "the last step is missing: denoise, x + σ_L² s(x, σ_L), or the noise of the last level "
-    "stays": partial(_anneal, tweedie=None),
+    "stays": partial(_anneal, last=lambda x, jump: x),
+    "the last step goes along the score, x + σ_L² s(x, σ_L); you subtracted": partial(
+        _anneal, last=torch.sub
+    ),
+    "the last step adds to x: x + σ_L² s(x, σ_L), not σ_L² s alone": partial(
+        _anneal, last=lambda x, jump: jump
+    ),
     "the last step goes by σ_L², a variance; you took σ_L": partial(_anneal, tweedie=1),
     "you denoised by the first σ, the largest; what the walkers still carry is noise of level "
     "σ_L": partial(_anneal, least=0),
@@ -190,7 +224,7 @@ WALK_SLIPS = {
         _anneal, each=True
     ),
     "your last step moves by h_L, as a drift does; denoising goes by σ_L²": partial(
-        _anneal, last_drift=True
+        _anneal, tweedie=0, last=lambda x, jump: x + STEP * jump
     ),
     "you asked the score at the first σ throughout; level i has sigmas[i]": partial(
         _anneal, level=0
@@ -213,11 +247,7 @@ def annealed(function: Callable) -> None:
     """
     sigmas, noises = torch.tensor(LADDER, dtype=torch.float64), _draws(len(LADDER), TURNS, 5, 3)
     args = (_score, 0.4 + 1.8 * _draws(7, 3)[2:], sigmas, STEP, TURNS, noises)
-    truth, answer = _anneal(*args), call(function, *args)
-    if isinstance(answer, list | tuple):
-        raise Wrong(f"the last state alone is asked for, you returned {len(answer)} of them")
-    slips = {why: partial(slip, *args) for why, slip in WALK_SLIPS.items()}
-    compare("the last state", answer, truth, slips)
+    ask("the last state", function, _anneal, WALK_SLIPS, *args)
     print(
         f"right: {TURNS} steps at each of {len(LADDER)} levels, large noise first, and a clean end"
     )

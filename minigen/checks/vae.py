@@ -9,24 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minigen.checks import Wrong, ask
+from minigen.checks.vae_weights import IWAE_SLIPS, B, S, draws, iwae
 from minigen.vae import kl_normal
 
-S, B, D, K = 4, 5, 6, 3  # draws, samples, pixels, latents
-
-
-def _draws(*shape: int) -> Tensor:
-    """Values with a mean far from 0, float64, always the same."""
-    return 0.7 + torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+D, K = 6, 3  # pixels, latents
 
 
 # The bound: each part, and its slips ------------------------------------------------------------
 
 
-def _kl(mean: Tensor, log_var: Tensor, *, factor=0.5, square=1, var=torch.exp, log=1, one=1,
-        over=lambda terms: terms.sum(1)) -> Tensor:  # fmt: skip
+def _kl(mean: Tensor, log_var: Tensor, *, factor=0.5, square=torch.square, var=torch.exp, log=1,
+        one=1, over=lambda terms: terms.sum(1)) -> Tensor:  # fmt: skip
     """½ Σ (mean² + v − log v − 1), or one with the slips named: each replaces one quantity."""
     v = var(log_var)
-    return over(factor * (square * mean.square() + v - log * v.log() - one))
+    return over(factor * (square(mean) + v - log * v.log() - one))
 
 
 KL_SLIPS = {
@@ -53,7 +49,21 @@ KL_SLIPS = {
     "the −1 of your KL is missing: q = p must give 0": partial(_kl, one=0),
     "your KL ends in + 1 where − 1 belongs: q = p must give 0": partial(_kl, one=-1),
     "your KL is twice too large: ½ stands in front of the sum": partial(_kl, factor=1),
-    "your KL has forgotten the mean: its square belongs to it": partial(_kl, square=0),
+    "your KL has forgotten the mean: its square belongs to it": partial(
+        _kl, square=torch.zeros_like
+    ),
+    "the mean enters your KL without its square": partial(_kl, square=lambda mean: mean),
+    "the ½ of your KL does not reach the mean: ½ (mean² + exp(log_var) − log_var − 1)": partial(
+        _kl, square=lambda mean: 2 * mean.square()
+    ),
+    "your KL holds the standard deviation, exp(log_var/2), where the variance belongs": (
+        lambda mean, log_var: (
+            _kl(mean, log_var) - 0.5 * (log_var.exp() - (log_var / 2).exp()).sum(1)
+        )
+    ),
+    "your KL is that of unit variances, ½ mean²: log_var belongs to it": (
+        lambda mean, log_var: 0.5 * mean.square().sum(1)
+    ),
     "the KL must be subtracted, you added it": partial(_kl, factor=-0.5),
     "the KL is missing: that is the reconstruction alone": partial(_kl, factor=0),
     "your KL is one sum for the whole batch: sum over the latents only, .sum(-1)": partial(
@@ -80,6 +90,13 @@ LIKELIHOOD_SLIPS = {
     ),
     "that is a squared error; the likelihood is Bernoulli": (
         lambda x, logits: -(x - logits.sigmoid()).square()
+    ),
+    "that is ½ a squared error; the likelihood is Bernoulli": (
+        lambda x, logits: -0.5 * (x - logits.sigmoid()).square()
+    ),
+    "log(1 + e^ℓ) is missing: x ℓ − softplus(ℓ)": lambda x, logits: x * logits,
+    "log(1 + e^ℓ) is subtracted, not added: x ℓ − softplus(ℓ)": (
+        lambda x, logits: x * logits + F.softplus(logits)
     ),
     "log(1 + e^ℓ) is softplus(ℓ), not softplus(−ℓ)": (
         lambda x, logits: x * logits - F.softplus(-logits)
@@ -121,6 +138,10 @@ REDUCTION_SLIPS = {  # of the pixels' log-likelihoods, (S, B, D)
     "your reconstruction is one sum for the whole batch: reduction='none', then .sum(-1)": (
         torch.sum
     ),
+    "your reconstruction is one sum for the whole batch, divided by S: .sum(-1), then .mean(0)": (
+        lambda pixels: pixels.sum() / len(pixels)
+    ),
+    "you used the last draw of z only: average over all S": lambda pixels: pixels[-1].sum(-1),
     "the axis of the draws is still there: average over it": lambda pixels: pixels.sum(-1),
 }
 
@@ -143,6 +164,7 @@ ELBO_SLIPS = {
     ),
     "this is the loss, −ELBO: the bound itself is asked for": lambda *case: -_elbo(*case),
     "this is in bits: nats are natural logarithms": lambda *case: _elbo(*case) / math.log(2),
+    "the draws are summed, in both parts: average over them": lambda *case: S * _elbo(*case),
     BATCH: lambda *case: _elbo(*case).mean(),
     "the batch is summed: keep its axis, (B,)": lambda *case: _elbo(*case).sum(),
     **{w: partial(_elbo, **{p: s}) for p, slips in PARTS.items() for w, s in slips.items()},
@@ -161,70 +183,23 @@ def elbo(function: Callable) -> None:
     x (B, D) of zeros and ones, logits (S, B, D) of S draws of z, mean and log_var (B, k). Raises
     NotYet, or Wrong with a diagnosis.
     """
-    x, logits, (mean, log_var) = (_draws(B, D) > 0.7).double(), 2 * _draws(S, B, D), _draws(2, B, K)
+    x, logits, (mean, log_var) = (draws(B, D) > 0.7).double(), 2 * draws(S, B, D), draws(2, B, K)
     log_var = 0.2 + log_var.abs()  # above 0: one taken for a variance must have a logarithm
     try:
         ask("the ELBO", function, _elbo, ELBO_SLIPS | AVERAGED, x, logits, mean, log_var)
-    except (RuntimeError, ValueError) as error:
+    except (Wrong, RuntimeError, ValueError) as error:
         said = str(error)
+        if "shapes did not fit" in said:
+            raise Wrong(
+                f"{said.split(': is one')[0]}: both parts of the bound are (B,); pixels and "
+                f"latents are the last axis, .sum(-1), and the draws the first, .mean(0)"
+            ) from None
         if "between 0 and 1" in said or "parameter probs" in said:  # torch, of a π outside [0, 1]
             raise Wrong(f"{LOGITS} ({said.splitlines()[0]})") from None
         if "Target size" in said:
             raise Wrong(f"x has no axis of draws: x.expand_as(logits) ({said})") from None
         raise
     print("right: the ELBO of five images, averaged over four draws of z, in nats")
-
-
-# Many weights -----------------------------------------------------------------------------------
-
-
-def _iwae(w: Tensor, *, count: Callable = len, dim: int = 0) -> Tensor:
-    return w.logsumexp(dim) - math.log(count(w))
-
-
-def _shifted(w: Tensor, top: Tensor) -> Tensor:
-    """log mean exp of what is left of the weights when `top` is taken out."""
-    return (w - top).exp().mean(0).log()
-
-
-IWAE_SLIPS = {
-    "that is the mean of the logs, the ELBO: the mean belongs inside the log": lambda w: w.mean(0),
-    "− log S is missing: a mean over S weights, not their sum": partial(_iwae, count=lambda w: 1),
-    "you added log S: a mean divides by S, so log S is subtracted": partial(
-        _iwae, count=lambda w: 1 / len(w)
-    ),
-    "you divided the log by S: dividing the sum by S takes log S from its log": (
-        lambda w: w.logsumexp(0) / len(w)
-    ),
-    "you subtracted the log of the batch's size: the mean is over the S draws": partial(
-        _iwae, count=lambda w: w.shape[1]
-    ),
-    "exp leaves the floats, e^−900 = 0 and e^800 = ∞: take out each sample's largest log weight "
-    "first, or use logsumexp": lambda w: w.exp().mean(0).log(),
-    "you took out the largest of the whole batch, and exp is 0 again elsewhere: take each "
-    "sample's own": lambda w: w.max() + _shifted(w, w.max()),
-    "the largest log weight was taken out and not put back": lambda w: _shifted(w, w.amax(0)),
-    "that is the largest log weight alone: the others count too": lambda w: w.amax(0),
-    "the logarithm of a logarithm: the weights are exp(log_weights)": lambda w: w.mean(0).log(),
-    "you reduced over the batch: the draws are the first axis, (S, B)": partial(
-        _iwae, dim=1, count=lambda w: w.shape[1]
-    ),
-    "you reduced over the batch, and log S is of the other axis": partial(_iwae, dim=1),
-    "the batch is averaged: keep its axis, (B,), and leave that to the caller": (
-        lambda w: _iwae(w).mean()
-    ),
-    "that is a loss: the bound itself is asked for, without the minus": lambda w: -_iwae(w),
-}
-
-
-def iwae(function: Callable) -> None:
-    """Checks iwae(log_weights) -> (B,), log (1/S) Σ_s exp(log_weights[s]) for log_weights (S, B).
-
-    Some are near −900 or 800, where exp has no digits. Raises NotYet, or Wrong with a diagnosis.
-    """
-    centres = torch.tensor([-900.0, -3.0, 800.0, -870.0, 5.0], dtype=torch.float64)
-    ask("the bound", function, _iwae, IWAE_SLIPS, centres + 2 * _draws(S, B))
-    print("right: log mean exp of four weights for each of five samples, down to e^−900")
 
 
 SLIPS = {elbo: ELBO_SLIPS, iwae: IWAE_SLIPS}
