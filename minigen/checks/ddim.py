@@ -8,15 +8,11 @@ import torch
 from torch import Tensor
 
 from minigen import ddim, ddpm, paths
-from minigen.checks import Wrong, ask
+from minigen.checks import Wrong, ask, draws
 from minigen.shapes import like
 
 LEVELS = ([500, 700, 300, 900, 400], [200, 699, 0, 350, 390])  # t and s of five samples
-
-
-def _draws(*shape: int) -> Tensor:
-    """Values with a mean far from 0, float64, always the same."""
-    return 0.7 + torch.randn(shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+_draws = partial(draws, seed=4)
 
 
 # One step ---------------------------------------------------------------------------------------

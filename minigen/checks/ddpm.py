@@ -7,14 +7,10 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from minigen.checks import Wrong, ask, call, compare, described, same
+from minigen.checks import Wrong, ask, call, compare, described, draws, same
 
 _BETAS = torch.linspace(0.02, 0.3, 40, dtype=torch.float64)  # mid-schedule, no two ᾱ alike
-
-
-def _draw(*shape: int) -> Tensor:
-    """Draws of mean 0.7 and variance 4, the same ones each time."""
-    return 0.7 + 2 * torch.randn(shape, generator=torch.Generator().manual_seed(3)).double()
+_draw = partial(draws, seed=3, std=2.0)
 
 
 def _at(t, betas: Tensor, table=lambda abar: abar, factors=lambda betas: 1 - betas):

@@ -7,15 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from minigen import checks
 from minigen.checks import Wrong, ask
 
 B, IMAGE = 5, (5, 2, 3, 4)
-
-
-def draws(*shape: int, seed: int) -> Tensor:
-    """Values with a mean far from 0, float64, always the same."""
-    generator = torch.Generator().manual_seed(seed)
-    return 0.7 + 1.3 * torch.randn(shape, generator=generator, dtype=torch.float64)
+draws = partial(checks.draws, std=1.3)
 
 
 def check_call(what: str, x, t, shape: tuple[int, ...]) -> None:

@@ -6,16 +6,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from minigen import checks
 from minigen.checks import Wrong, ask, same
 
 B = 5
 SHAPE = (1, 2, 3)  # an image with three different axes, none of them B
-
-
-def draws(*shape: int, seed: int, mean: float = 0.4) -> Tensor:
-    """Values with a mean other than 0, float64, always the same."""
-    generator = torch.Generator().manual_seed(seed)
-    return mean + 1.3 * torch.randn(shape, generator=generator, dtype=torch.float64)
+draws = partial(checks.draws, mean=0.4, std=1.3)
 
 
 class _Critic(nn.Module):

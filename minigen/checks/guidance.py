@@ -6,15 +6,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from minigen.checks import Wrong, ask
+from minigen.checks import Wrong, ask, draws
 
 B, D, K = 5, 3, 4
-
-
-def _draws(*shape: int, seed: int = 6) -> Tensor:
-    """Values with a mean far from 0, float64, always the same."""
-    generator = torch.Generator().manual_seed(seed)
-    return 0.7 + torch.randn(shape, generator=generator, dtype=torch.float64)
+_draws = partial(draws, seed=6)
 
 
 # Without a classifier ---------------------------------------------------------------------------

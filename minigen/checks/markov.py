@@ -7,12 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from minigen.checks import Wrong, ask, call, compare
+from minigen.checks import Wrong, ask, call, compare, draws
 
-
-def _draws(n: int, seed: int = 11) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, generator=generator, dtype=torch.float64)
+_draws = partial(draws, seed=11, mean=0.0)
 
 
 # A multiplicative walk --------------------------------------------------------------------------
@@ -94,8 +91,8 @@ def positive_step(function: Callable) -> None:
     Raises NotYet, or Wrong with a diagnosis.
     """
     n, s = 400, 0.9
-    x, z = 1.5 * torch.exp(0.5 * _draws(n)), _draws(n, 12)
-    u = torch.special.ndtr(_draws(n, 13))
+    x, z = 1.5 * torch.exp(0.5 * _draws(n)), _draws(n, seed=12)
+    u = torch.special.ndtr(_draws(n, seed=13))
     answer = ask("the state after one step", function, _step, STEP_SLIPS, _gamma, x, s, z, u)
     print(f"right: {int((answer != x).sum())} of {n} chains moved, the others stay")
 
@@ -180,7 +177,7 @@ def standard_error(function: Callable) -> None:
     Raises NotYet, or Wrong with a diagnosis.
     """
     for phi, n, lags in ((0.7, 300, 12), (-0.4, 150, 5)):
-        z, x, states = _draws(n, 14), torch.tensor(0.3, dtype=torch.float64), []
+        z, x, states = _draws(n, seed=14), torch.tensor(0.3, dtype=torch.float64), []
         for k in range(n):
             x = phi * x + math.sqrt(1 - phi**2) * z[k]
             states.append(x)

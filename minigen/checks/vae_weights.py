@@ -7,14 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from minigen import checks
 from minigen.checks import Wrong, ask
 
 S, B = 4, 5  # draws, samples
-
-
-def draws(*shape: int) -> Tensor:
-    """Values with a mean far from 0, float64, always the same."""
-    return 0.7 + torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+draws = partial(checks.draws, seed=2)
 
 
 def _iwae(w: Tensor, *, count: Callable = len, dim: int = 0) -> Tensor:
