@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
+DESK := $(VENV)/.desk
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root) # in a container; Lab refuses otherwise
@@ -12,7 +13,7 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root) # in a container; Lab re
 # One thread per process and kernel: small tensors on two spinning threads are 2-64 times slower.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help lab test test-browser test-oldest test-newest student bench claims checkpoints
+.PHONY: help lab test test-browser test-desk test-oldest test-newest student assignment bench claims checkpoints
 .PHONY: lint format clean
 
 help: ## say what can be made
@@ -26,6 +27,9 @@ test: lint ## check style, run the unit tests and every notebook
 
 test-browser: $(BROWSER) ## run each lecture in JupyterLab in a real browser
 	$(BIN)/python -m pytest -m browser -n 0 tests
+
+test-desk: $(DESK) ## grade a small class with nbgrader
+	$(BIN)/python -m pytest -m desk -n 0 tests
 
 test-oldest: ## run the unit tests on the oldest packages allowed, under Python 3.11
 	@mkdir -p build
@@ -41,6 +45,9 @@ test-newest: ## run the unit tests on the newest packages there are
 
 student: $(READY) ## write the notebooks without solutions to build/student
 	$(BIN)/python .ci/student.py
+
+assignment: $(DESK) ## write an nbgrader course of all exercises to build/course
+	$(BIN)/python .ci/assignment.py
 
 bench: $(READY) ## measure the speed figures (several minutes, nothing else running)
 	$(BIN)/python -m benchmarks
@@ -76,4 +83,8 @@ $(READY): pyproject.toml constraints.txt
 $(BROWSER): $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]' || \
 	  echo "playwright could not be installed: the browser tests will be skipped" >&2
+	@touch $@
+
+$(DESK): $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[teach]'
 	@touch $@

@@ -201,7 +201,8 @@ def main() -> int:
         except (CellExecutionError, ValueError) as error:
             print(f"{path}: not written\n{error}", file=sys.stderr)
             return 1
-        target = path if args.run else NOTEBOOKS / f"{path.stem}.ipynb"
+        folder = NOTEBOOKS / "homework" if path.parent.name == "homework" else NOTEBOOKS
+        target = path if args.run else folder / f"{path.stem}.ipynb"
         write(nb, target)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime

@@ -26,14 +26,16 @@ from minigen.checks import (
     flow,
     gan,
     guidance,
+    inverse,
     markov,
     pin,
     same,
+    schedule,
     score,
     vae,
 )
 
-MODULES = [markov, vae, ddpm, ddim, score, guidance, gan, flow]
+MODULES = [markov, vae, ddpm, ddim, score, guidance, gan, flow, schedule, inverse]
 EXERCISES = {
     f"{m.__name__.split('.')[-1]}-{check.__name__}": (check, slips)
     for m in MODULES
@@ -151,7 +153,7 @@ def test_the_numbers_of_a_list_of_tensors_are_not_shown(name, shown):
 
 def test_every_program_of_the_lectures_has_its_slips():
     called = set()
-    for path in (Path(__file__).parent.parent / "notebooks").glob("*.ipynb"):
+    for path in (Path(__file__).parent.parent / "notebooks").rglob("*.ipynb"):
         asked = re.findall(r"\bcheck\.(\w+)\(", path.read_text())
         called |= {f"{path.stem[3:]}-{name}" for name in asked}
     assert called == {*EXERCISES}

@@ -13,7 +13,9 @@ from pyflakes import api, reporter
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+HOMEWORK = sorted((ROOT / "notebooks" / "homework").glob("*.ipynb"))
 lectures = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+all_notebooks = pytest.mark.parametrize("path", NOTEBOOKS + HOMEWORK, ids=lambda p: p.name)
 KNOWN_TAGS = {"solution", "solution-check", "control", "raises-exception", "nbval-ignore-output"}
 KNOWN_KEYS = {"tags", "jupyter"}
 
@@ -48,7 +50,8 @@ def not_clean(nb) -> list[str]:
     found = [f"metadata {k}" for k in nb.metadata if k != "kernelspec"]
     for c in nb.cells:
         found += [f"metadata {k}" for k in c.metadata if k not in KNOWN_KEYS]
-        found += [f"unknown tag {t}" for t in tags(c) - KNOWN_TAGS]
+        known = {t for t in tags(c) if t in KNOWN_TAGS or re.fullmatch(r"points-\d+", t)}
+        found += [f"unknown tag {t}" for t in tags(c) - known]
         if c.cell_type == "code" and c.source.rstrip().endswith(";"):
             found.append(f"nbval ignores a trailing ';': {c.source[-60:]!r}")
         if "nbval" in c.source.partition("\n")[0] and c.cell_type == "code":
@@ -73,7 +76,7 @@ def unclear(nb, capsys) -> str:
     return "\n".join(line for line in said if "redefinition of unused" not in line)
 
 
-@lectures
+@all_notebooks
 def test_was_run_from_the_top_and_is_clean(path):
     nb = nbformat.read(path, 4)
     nbformat.validate(nb)

@@ -188,3 +188,29 @@ def test_the_student_gets_the_pictures_and_pages_too(tmp_path):
     student.main(source, target)
     student.main(source, target)  # again, over the old ones
     assert (target / "figures" / "one.svg").is_file() and (target / "glossary.md").is_file()
+
+
+def test_the_student_finds_a_place_for_each_proof_and_subfolders(lecture, tmp_path):
+    source, target = tmp_path / "lectures", tmp_path / "student"
+    (source / "homework").mkdir(parents=True)
+    notebook.write(lecture, source / "homework" / "1_sheet.ipynb")
+    student.main(source, target)
+    given = nbformat.read(target / "homework" / "1_sheet.ipynb", 4)
+    proofs = [c for c in lecture.cells if is_solution(c) and c.cell_type == "markdown"]
+    assert sum(c.source == student.PLACE for c in given.cells) == len(proofs) == 1
+
+
+def test_a_notebook_that_was_worked_in_is_never_overwritten(lecture, tmp_path):
+    source, target = tmp_path / "lectures", tmp_path / "student"
+    source.mkdir()
+    notebook.write(lecture, source / "99_lecture.ipynb")
+    student.main(source, target)
+    given = nbformat.read(target / "99_lecture.ipynb", 4)
+    given.cells[-1].outputs = [nbformat.v4.new_output("stream", text="run, not edited")]
+    nbformat.write(given, target / "99_lecture.ipynb")
+    student.main(source, target)  # a new edition reaches whoever has only run it
+    given.cells[0].source += " my note"
+    nbformat.write(given, target / "99_lecture.ipynb")
+    with pytest.raises(SystemExit, match="someone has worked in it: .*99_lecture"):
+        student.main(source, target)
+    assert "my note" in (target / "99_lecture.ipynb").read_text("utf-8")
