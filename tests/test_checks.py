@@ -30,10 +30,11 @@ from minigen.checks import (
     pin,
     same,
     score,
+    start,
     vae,
 )
 
-MODULES = [markov, vae, ddpm, ddim, score, guidance, gan, flow]
+MODULES = [start, markov, vae, ddpm, ddim, score, guidance, gan, flow]
 EXERCISES = {
     f"{m.__name__.split('.')[-1]}-{check.__name__}": (check, slips)
     for m in MODULES
