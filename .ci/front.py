@@ -35,7 +35,7 @@ def row(name: str, line: str, needs: str, hours: str) -> str:
 
 def table() -> str:
     """All lectures, in the order of the map."""
-    start = ("00_start", "the map, the notation, the data, a first sample", "—", "1")
+    start = ("00_start", "the map, the notation, the data, a first sample", "—", "1–2")
     head = "| | lecture | what it derives | needs | hours | runs in |\n|---|---|---|---|---|---|\n"
     found = re.findall(ROW, text("00_start"), re.M)
     return head + "".join(row(*cells) for cells in [start, *found])

@@ -119,13 +119,14 @@ def images(
 def losses(
     values: Iterable, ax: Axes | None = None, *, floor=None, smooth: int = 50, colour=MODEL
 ) -> Axes:
-    """A loss curve: each step pale, the mean of the last `smooth` strong, the floor dashed."""
+    """A loss curve: each step pale, the mean of `smooth` around it strong, the floor dashed."""
     ax = _axes(ax)
     y = torch.stack([torch.as_tensor(v, dtype=torch.float64).detach().cpu() for v in values])
     ax.plot(_array(y), color=colour, lw=0.5, alpha=0.3, label="each step")
     if len(y) >= smooth:
         mean = y.unfold(0, smooth, 1).mean(dim=1)
-        ax.plot(range(smooth - 1, len(y)), _array(mean), color=colour, label=f"mean of {smooth}")
+        middle = torch.arange(len(mean)) + (smooth - 1) / 2
+        ax.plot(_array(middle), _array(mean), color=colour, label=f"mean of {smooth}")
     if floor is not None:
         level(floor, ax, label="exact floor")
     ax.set(xlabel="step", ylabel="loss")

@@ -32,10 +32,11 @@ from minigen.checks import (
     same,
     schedule,
     score,
+    start,
     vae,
 )
 
-MODULES = [markov, vae, ddpm, ddim, score, guidance, gan, flow, schedule, inverse]
+MODULES = [start, markov, vae, ddpm, ddim, score, guidance, gan, flow, schedule, inverse]
 EXERCISES = {
     f"{m.__name__.split('.')[-1]}-{check.__name__}": (check, slips)
     for m in MODULES
