@@ -59,6 +59,7 @@ def main(source: Path = ROOT / "notebooks", target: Path = ROOT / "build" / "stu
     files = {p: to for p, to in files.items() if ".ipynb_checkpoints" not in p.parts}
     if kept := [str(to) for to in files.values() if to.exists() and edited(to)]:
         sys.exit(f"not overwritten, for someone has worked in it: {', '.join(kept)}; move it first")
+    target.mkdir(parents=True, exist_ok=True)
     for path, to in files.items():
         to.parent.mkdir(parents=True, exist_ok=True)
         nb = student(nbformat.read(path, 4))

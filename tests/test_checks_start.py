@@ -46,7 +46,7 @@ def test_it_is_the_step_of_the_sampler_of_lecture_4():
 @pytest.mark.parametrize(
     "answer, message",
     [
-        (lambda x, e, a, b, c, d: c * (x - b * e) / a + d * e, r"images as \(B, 1, 1, 1\)"),
+        (lambda x, e, a, b, c, d: c * (x - b * e) / a + d * e, r"as \(B, 1, 1, 1\)"),
         (lambda *args: step(*args) + 0.01, "is right, yours gives"),
         (lambda x, *args: step(x.mul_(1.0).add_(1), *args), "writes into a tensor"),
         (lambda *args: step(*args)[0], "has shape"),
