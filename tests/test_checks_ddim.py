@@ -63,6 +63,19 @@ def test_every_right_form_is_accepted(exercise, right, capsys):
     assert capsys.readouterr().out.startswith("right")
 
 
+def made_at_s(xt, eps, abar_t, abar_s, eta, z):
+    """x̂0 of level s, and the way back to s as it should be."""
+    t, s = abar_t[:, None], abar_s[:, None]
+    x0 = (xt - (1 - s).sqrt() * eps) / s.sqrt()
+    var = eta**2 * (1 - s) / (1 - t) * (1 - t / s)
+    return s.sqrt() * x0 + (1 - s - var).sqrt() * eps + var.sqrt() * z
+
+
+def ddpm_mean(xt, eps, abar_t, abar_s, eta, z):
+    alpha = (abar_t / abar_s)[:, None]
+    return (xt - (1 - alpha) / (1 - abar_t[:, None]).sqrt() * eps) / alpha.sqrt()
+
+
 def unshaped(xt, eps, abar_t, abar_s, eta, z):
     return abar_s.sqrt() * (xt - (1 - abar_t).sqrt() * eps) / abar_t.sqrt()
 
@@ -75,6 +88,8 @@ def no_lengths(a, b, u):
 @pytest.mark.parametrize(
     "exercise, answer, message",
     [
+        (check.ddim_step, made_at_s, "at η = 0 you return xt: one level is used twice"),
+        (check.ddim_step, ddpm_mean, "at η = 0 that is DDPM's mean"),
         (check.ddim_step, unshaped, r"only as \(B, 1\)"),
         (check.ddim_step, lambda *args: step(*args) + 0.01, "is right, yours gives"),
         (check.ddim_step, lambda x, *args: torch.full_like(x, torch.nan), "roots is negative"),

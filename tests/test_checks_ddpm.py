@@ -61,6 +61,20 @@ def one_step_early_in_a_table_without_a_one(x0, xt, t, betas):
     return mean, ((1 - before) / (1 - now) * b)[:, 0]
 
 
+def counted_from_0(xt, eps_hat, t, betas, z):
+    """Right but for its last line, which tests the index of the tables."""
+    i, abar = t - 1, torch.cumprod(1 - betas, 0)
+    mean = (xt - betas[i] / (1 - abar[i]).sqrt() * eps_hat) / (1 - betas[i]).sqrt()
+    return mean + betas[i].sqrt() * z if i > 1 else mean
+
+
+def table_without_a_one(x0, xt, t, betas):
+    abar = torch.cumprod(1 - betas, 0)
+    b, now, before = (c[:, None] for c in (betas[t - 1], abar[t], abar[t - 1]))
+    mean = (before.sqrt() * b * x0 + (1 - b).sqrt() * (1 - before) * xt) / (1 - now)
+    return mean, ((1 - before) / (1 - now) * b)[:, 0]
+
+
 POSTERIORS = [textbook, by_the_library, in_eps_form]
 STEPS = [step, step_through_x0]
 
@@ -88,6 +102,8 @@ def test_every_right_form_is_accepted(exercise, right, capsys):
         (check.posterior, one_step_early_in_a_table_without_a_one, "one step too early"),
         (check.posterior, lambda x0, xt, t, betas: (betas[t] * x0, betas), r"only as \(B, 1\)"),
         (check.posterior, lambda x0, *args: textbook(x0.neg_(), *args), "writes into a tensor"),
+        (check.posterior, table_without_a_one, "ᾱ is read one step too late"),
+        (check.reverse_step, counted_from_0, "at t = 2 the noise is missing"),
         (check.reverse_step, lambda *args: step(*args) + 0.01, "is right, yours gives"),
         (check.reverse_step, lambda xt, *args: step(xt.neg_(), *args), "writes into a tensor"),
     ],

@@ -34,11 +34,15 @@ def by_the_library(net, velocity, eps, t, n):
     return flow.loss(net, *flow.reflow_pairs(denoise, eps, flow.grid(n), walk=flow.euler), t)
 
 
-def counted(net, velocity, eps, t, n):
-    x = eps
+@torch.no_grad()
+def ended(velocity, x, n):
     for i in range(n):
         x = x - velocity(x, torch.full((len(x),), 1 - i / n)) / n
-    return by_rows(net, x, eps, t)
+    return x
+
+
+def counted(net, velocity, eps, t, n):
+    return by_rows(net, ended(velocity, eps, n), eps, t)
 
 
 def falling(net, velocity, eps, t, n):
@@ -46,7 +50,7 @@ def falling(net, velocity, eps, t, n):
     for _ in range(n):
         x -= velocity(x, now) / n  # in place, in a copy of its own
         now -= 1 / n
-    return by_rows(net, x, eps, t)
+    return by_rows(net, x.detach(), eps, t)
 
 
 def by_rows(net, x0, eps, t):
@@ -82,6 +86,17 @@ def distilled(net, velocity, eps, t, n):
     return (net(eps, t) - velocity(eps, t)).square().mean(1)
 
 
+def through_the_walk(net, velocity, eps, t, n):
+    x = ended.__wrapped__(velocity, eps, n)  # with its gradient
+    return by_rows(net, x, eps, t)
+
+
+def still_net(net, velocity, eps, t, n):
+    """The gradient leads to the first velocity alone."""
+    frozen = lambda x, t: net(x, t).detach()
+    return through_the_walk(frozen, velocity, eps, t, n)
+
+
 def only(asks):
     """An answer that does no more than this."""
     return lambda net, velocity, eps, t, n: asks(velocity, eps)
@@ -113,6 +128,8 @@ def walks_on_its_input(net, velocity, eps, t, n):
         (check.reflow_loss, only(lambda u, x: u(x, -torch.ones(5))), "at t = -1: time runs"),
         (check.reflow_loss, only(lambda u, x: u(x[:1], torch.ones(5))), "takes states of"),
         (check.reflow_loss, torch.no_grad()(counted), "no gradient leads"),
+        (check.reflow_loss, still_net, "no gradient leads from the loss to the network"),
+        (check.reflow_loss, through_the_walk, "back through the walk into the first velocity"),
         (check.reflow_loss, walks_on_its_input, "writes into"),
     ],
 )

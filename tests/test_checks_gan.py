@@ -93,6 +93,11 @@ def with_eps(r, f, eps=1e-8):
     return -log(sig(r)) - log(1 - sig(f)), -log(sig(f))
 
 
+def in_double(r, f):
+    r, f = sig(r.double()), sig(f.double())
+    return -r.log() - (1 - f).log(), -f.log()
+
+
 LOSS_MISTAKES = [
     # where the critic's loss is right, the slips that may be in both are named in the generator's
     (generator_is(lambda f: F.softplus(-sig(f))), "generator's loss: the sigmoid is applied twice"),
@@ -107,6 +112,7 @@ LOSS_MISTAKES = [
     (lambda r, f: with_eps(r, f, eps=0), r"critic's .*σ\(−200\) is 0"),
     (generator_is(lambda f: -sig(f).log()), r"generator's .*σ\(−200\) is 0"),
     (generator_is(lambda f: torch.log(1 + torch.exp(-f))), "overflows"),
+    (in_double, r"critic's .*1 − σ\(120\) even in float64"),
     (clamped, "a clamp or a small number"),
     (with_eps, "a clamp or a small number"),
     (lambda r, f: by_the_library(r, f.detach()), "critic's .*does not reach the logits"),
@@ -135,6 +141,11 @@ def of_many_numbers(critic, real, fake, u):
     return torch.autograd.grad(critic(x), x)[0]
 
 
+def tuple_kept(critic, real, fake, u):
+    x = torch.lerp(fake, real, u[:, None, None, None]).requires_grad_()
+    return (norms(torch.autograd.grad(critic(x).sum(), x, create_graph=True)) - 1) ** 2
+
+
 PENALTY_MISTAKES = [
     (lambda *case: penalty(*case, value=lambda g: 1.01 * norms(g)), "penalty is wrong: where"),
     (lambda *case: penalty(*case, create_graph=False), "would teach nothing"),
@@ -149,6 +160,7 @@ PENALTY_MISTAKES = [
     (lambda critic, r, f, u: penalty(critic, u * r, f, u), r"only as \(B, 1, 1, 1\)"),
     (lambda critic, r, f, u: critic(u[:, None] * r), r"only as \(B, 1, 1, 1\)"),
     (lambda critic, r, f, u: critic(u[:, None, None] * r), r"only as \(B, 1, 1, 1\)"),
+    (tuple_kept, r"has a tuple .*\(grad,\) = torch.autograd.grad"),
     (of_many_numbers, "differentiates many numbers"),
     (lambda critic, r, f, u: penalty(critic, r.mul_(2), f, u), "writes into a tensor"),
 ]

@@ -46,7 +46,14 @@ def with_graph(eps, xt, t, a, b, log_p, gamma):
     return eps - gamma * b * torch.autograd.grad(log_p(x, t).sum(), x, create_graph=True)[0]
 
 
-CFG = [doubled, other_order]
+def in_pairs(net, xt, t, label, gamma):
+    """x_1 with its label, x_1 without, x_2 with, …"""
+    rows = torch.stack([label, torch.full_like(label, net.classes)], 1).flatten()
+    out = net(xt.repeat_interleave(2, 0), t.repeat_interleave(2), rows)
+    return torch.lerp(out[1::2], out[::2], gamma)
+
+
+CFG = [doubled, other_order, in_pairs]
 TILTS = [by_the_library, by_backward, by_the_score]
 
 
@@ -91,6 +98,11 @@ def in_eps(eps, xt, t, a, b, log_p, gamma):
     return eps - gamma * b * torch.autograd.grad(log_p(leaf(xt), t).sum(), of)[0]
 
 
+def tuple_kept(eps, xt, t, a, b, log_p, gamma):
+    x = leaf(xt)
+    return eps - gamma * b * torch.autograd.grad(log_p(x, t).sum(), x)
+
+
 def of_many_numbers(eps, xt, t, a, b, log_p, gamma):
     return torch.autograd.grad(log_p(x := leaf(xt), t), x)[0]
 
@@ -109,6 +121,7 @@ def of_many_numbers(eps, xt, t, a, b, log_p, gamma):
         (check.classifier_guided, forgot_to_ask, "no way back from the number"),
         (check.classifier_guided, torch.no_grad()(with_graph), "not under no_grad"),
         (check.classifier_guided, in_eps, "the gradient is in the very x"),
+        (check.classifier_guided, tuple_kept, r"\(grad,\) = torch.autograd.grad"),
         (check.classifier_guided, of_many_numbers, "take their sum"),
         (check.classifier_guided, lambda eps, *rest: 0.9 * eps, "is right, yours gives"),
         (check.classifier_guided, lambda e, *rest: by_the_library(e.neg_(), *rest), "writes into"),

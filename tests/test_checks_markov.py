@@ -75,6 +75,10 @@ def only_the_moved(log_prob, x, *rest):
     return y[y != x]
 
 
+def which_moved(log_prob, x, *rest):
+    return step(log_prob, x, *rest) != x
+
+
 def in_place(log_prob, x, s, z, u):
     y = step(log_prob, x, s, z, u)
     x[y != x] = y[y != x]
@@ -90,6 +94,7 @@ def empty_slice(x, lags):
     [
         (check.positive_step, one_for_all, "let each sample decide"),
         (check.positive_step, only_the_moved, "counts again"),
+        (check.positive_step, which_moved, "you returned which chains move"),
         (check.positive_step, in_place, "writes into a tensor"),
         (check.positive_step, lambda *args: (step(*args),) * 2, "should be one tensor"),
         (check.positive_step, lambda f, x, *args: x + 1, "is wrong: where"),

@@ -95,6 +95,24 @@ def asks_at_all_levels(score, x, sigmas, *rest):
     return score(x, sigmas)
 
 
+def step_first(score, x, sigmas, step, n, noises):
+    return walk(score, x, sigmas, step, n, [[noises[k, i] for k in range(n)] for i in range(3)])
+
+
+def one_level_too_far(score, x, sigmas, step, n, noises):
+    return x + noises[len(sigmas), 0]
+
+
+def one_step_too_far(score, x, sigmas, step, n, noises):
+    return x + sum(noises[i, k + 1] for i in range(len(sigmas)) for k in range(n))
+
+
+def own_noise(exercise):
+    """The exercise's answer with a noise that it draws itself."""
+    draw = torch.Generator().manual_seed(0)
+    return lambda *args: exercise(*args[:-1], torch.randn(args[-1].shape, generator=draw))
+
+
 def in_place(score, x, *args):
     x += 1
     return walk(score, x, *args)
@@ -112,6 +130,9 @@ def in_place(score, x, *args):
         (check.denoising, lambda *args: loss(*args) * math.nan, "holds NaN"),
         (check.annealed, lambda *args: [walk(*args)] * 2, "got a list of 2 tensors"),
         (check.annealed, asks_at_all_levels, r"'return score\(x, sigmas\)'"),
+        (check.annealed, step_first, "level comes first in noises"),
+        (check.denoising, own_noise(loss), "draw nothing yourself"),
+        (check.annealed, own_noise(walk), "draw nothing yourself"),
         (check.annealed, in_place, "writes into a tensor"),
         (check.annealed, lambda *args: walk(*args) + 0.01, "is right, yours gives"),
         (check.annealed, lambda *args: walk(*args)[0], "has shape"),
@@ -121,3 +142,9 @@ def in_place(score, x, *args):
 def test_what_no_value_tells_is_named_too(exercise, answer, message):
     with pytest.raises(Wrong, match=message):
         exercise(answer)
+
+
+@pytest.mark.parametrize("answer", [one_level_too_far, one_step_too_far])
+def test_another_index_out_of_range_is_left_to_speak(answer):
+    with pytest.raises(IndexError, match="out of bounds"):
+        check.annealed(answer)

@@ -116,12 +116,13 @@ def call(function: Callable, *args):
 def _explained(error: Exception, name: str, given: list) -> Exception:
     """The error as a learner should see it: named where it is a usual one, and with their line."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
-    strange = ("site-packages", os.path.dirname(__file__))  # torch, and the checks' own networks
-    own = [f for f in frames if f.line and not any(s in f.filename for s in strange)] or frames
-    where = f"line {own[-1].lineno} of {name}, {own[-1].line!r}" if own else name
+    strange = ("site-packages", os.path.dirname(os.path.dirname(__file__)))  # torch and minigen
+    own = [f for f in frames if not any(s in f.filename for s in strange)]
+    where = f"line {own[-1].lineno} of {name}" if own else name
+    where += f", {own[-1].line!r}" if own and own[-1].line else ""
     said = " ".join(str(error).split())  # one line
     for sign, why in USUAL.items():
-        if isinstance(error, RuntimeError | ValueError) and sign in said:
+        if isinstance(error, USUAL_KINDS) and sign in said:
             return Wrong(f"{where} {why}")
     if isinstance(error, RuntimeError) and ("must match" in said or "broadc" in said):
         return Wrong(f"shapes did not fit in {where} ({said}){_column(given)}")
@@ -133,6 +134,15 @@ def _explained(error: Exception, name: str, given: list) -> Exception:
 ONE_NUMBER = (
     "wants one number and got a tensor of many: torch.exp, not math.exp, and no float(…) or .item()"
 )
+A_TUPLE = (
+    "has a tuple where it wants a tensor: torch.autograd.grad gives a tuple, one gradient for each "
+    "input, so (grad,) = torch.autograd.grad(…), or torch.autograd.grad(…)[0]"
+)
+A_PRODUCT = (
+    "multiplies a tuple or list, or takes a tensor for a place in one. torch.autograd.grad gives a "
+    "tuple: (grad,) = torch.autograd.grad(…); so does .max(dim), and its .values is the tensor"
+)
+USUAL_KINDS = RuntimeError | ValueError | TypeError | AttributeError
 USUAL = {  # what torch says -> what a learner did
     "Boolean value of Tensor": "asks `if` of a whole batch: let each sample decide, with "
     "torch.where(condition, one, other)",
@@ -140,6 +150,16 @@ USUAL = {  # what torch says -> what a learner did
     "elements cannot be converted": ONE_NUMBER,
     "scalar outputs": "differentiates many numbers, and torch only one: take their sum. None of "
     "them depends on another's sample, so each sample gets its own gradient",
+    "'tuple' object has no attribute": A_TUPLE,
+    "and 'tuple'": A_TUPLE,
+    "'tuple' and": A_TUPLE,
+    "must be Tensor, not tuple": A_TUPLE,
+    "can only concatenate tuple": A_TUPLE,
+    "bad operand type for unary -: 'tuple'": A_TUPLE,
+    "converted to an index": A_PRODUCT,
+    "multiply sequence by non-int": A_PRODUCT,
+    "NoneType": "computes with None. Is it x.grad? Only x = xt.detach().requires_grad_() gets one, "
+    "once what was computed from that very x has gone .backward()",
     "does not require grad": "finds no way back from the number to what you differentiate in: "
     "x.requires_grad_() comes first, then that very x goes into the function, with no .detach() "
     "between, and not under no_grad",
@@ -165,6 +185,7 @@ def same(answer: Tensor, truth: Tensor, rtol: float = 1e-6) -> bool:
     if answer.shape != truth.shape:
         return False
     answer, truth = answer.detach(), truth.detach()  # torch warns of numbers that carry a graph
+    truth = truth if truth.is_floating_point() else truth.double()  # a mask has no difference
     size = truth[torch.isfinite(truth)].abs()
     atol = rtol * float(size.max()) if len(size) else 0.0
     return torch.allclose(answer.to(truth.dtype), truth, rtol=rtol, atol=atol, equal_nan=True)

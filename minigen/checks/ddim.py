@@ -21,13 +21,14 @@ _draws = partial(draws, seed=4)
 def _step(x, eps, abar_t, abar_s, eta, z, *, a=torch.sqrt, b=torch.sqrt, front=None, sign=1,
           power=2, beta=lambda abar_t, abar_s: 1 - abar_t / abar_s, std=torch.sqrt, stay=False,
           share=lambda abar_t, abar_s: (1 - abar_s) / (1 - abar_t),
-          rest=lambda b2, v: (b2 - v).sqrt()) -> Tensor:  # fmt: skip
+          rest=lambda b2, v: (b2 - v).sqrt(), low=False) -> Tensor:  # fmt: skip
     """The right step, or one with the slips named: each replaces one quantity."""
     abar_t, abar_s = like(abar_t, x), like(abar_s, x)
     x0 = (x - sign * b(1 - abar_t) * eps) / a(abar_t)
     variance = eta**power * share(abar_t, abar_s) * beta(abar_t, abar_s)
     to = abar_t if stay else abar_s
-    return (front or a)(to) * x0 + rest(1 - to, variance) * eps + std(variance) * z
+    back = 1 - (abar_t if low else to)
+    return (front or a)(to) * x0 + rest(back, variance) * eps + std(variance) * z
 
 
 def _variance(abar_t, abar_s, eta) -> Tensor:
@@ -77,12 +78,16 @@ STEP_SLIPS = {
     ),
     "√ᾱ_s is missing in front of x̂0": partial(_step, front=torch.ones_like),
     "ᾱ_s stands in front of x̂0 without its root": partial(_step, front=lambda abar: abar),
+    "ᾱ_t stands below the bracket of x̂0 without its root": partial(
+        _step, a=lambda abar: abar, front=torch.sqrt
+    ),
     "the division by √ᾱ_t is missing in x̂0": partial(_step, a=torch.ones_like, front=torch.sqrt),
     "1 − ᾱ_t stands in x̂0 without its root": partial(_step, b=lambda v: v),
     "that is x̂0 itself; the step goes back up to s": (
         lambda x, eps, abar_t, *rest: _step(x, eps, abar_t, torch.ones_like(abar_t), 0.0, x)
     ),
-    "η stands in front of z alone: ς = η √β̃": (
+    "at η = 0 that is DDPM's mean, which goes with η = 1: ς = η √β̃ stands in front of z and under "
+    "the root, √(1 − ᾱ_s − ς²)": (
         lambda x, eps, abar_t, abar_s, eta, z: _step(x, eps, abar_t, abar_s, 1.0, eta * z)
     ),
     "the fresh noise is η z; its std is ς = η √β̃": lambda *case: _step(
@@ -97,8 +102,15 @@ STEP_SLIPS = {
     "the fresh noise z is multiplied by the standard deviation ς; you took the variance ς²": (
         partial(_step, std=lambda variance: variance)
     ),
-    "you put the noise of level t back; the step ends at s: √ᾱ_s x̂0 and 1 − ᾱ_s": partial(
-        _step, stay=True
+    "at η = 0 you return xt: one level is used twice; x̂0 is made with ᾱ_t, the way back with ᾱ_s": (
+        partial(_step, stay=True)
+    ),
+    "1 − ᾱ_t stands under the root where ε̂ is put back; the step ends at s: 1 − ᾱ_s − ς²": partial(
+        _step, low=True
+    ),
+    "your ς is η² √β̃; it is η √β̃": partial(_step, power=4),
+    "your ς is η² √β̃ in front of z alone; it is η √β̃": (
+        lambda x, eps, abar_t, abar_s, eta, z: _step(x, eps, abar_t, abar_s, eta, eta * z)
     ),
     "your ς² is η² b_s² = η² (1 − ᾱ_s): β̃ has the β from s to t, 1 − ᾱ_t/ᾱ_s, not 1 − ᾱ_t": partial(
         _step, beta=lambda abar_t, abar_s: 1 - abar_t
@@ -140,12 +152,19 @@ def ddim_step(function: Callable) -> None:
 
 
 def _arc(a: Tensor, b: Tensor, u: float, *, dim=(1, 2), angle=torch.acos, below=torch.sin,
-         of_a=lambda u, theta: torch.sin((1 - u) * theta), power=0.5) -> Tensor:  # fmt: skip
+         of_a=lambda u, theta: torch.sin((1 - u) * theta),
+         of_b=lambda u, theta: torch.sin(u * theta), power=0.5) -> Tensor:  # fmt: skip
     """The arc from a to b with the angle between vectors that run over the axes `dim`."""
     dot = (a * b).sum(dim, keepdim=True)
     lengths = a.square().sum(dim, keepdim=True) * b.square().sum(dim, keepdim=True)
     theta = angle(dot / lengths**power)
-    return (of_a(u, theta) * a + torch.sin(u * theta) * b) / below(theta)
+    return (of_a(u, theta) * a + of_b(u, theta) * b) / below(theta)
+
+
+COSINES = {
+    "of_a": lambda u, theta: torch.cos((1 - u) * theta),
+    "of_b": lambda u, theta: torch.cos(u * theta),
+}
 
 
 def _unit(a: Tensor, b: Tensor, u: float) -> Tensor:
@@ -187,6 +206,12 @@ SLERP_SLIPS = {
     "cos uθ a + sin uθ b turns towards a vector at right angles to a, which b is not: the weight "
     "of a is sin (1 − u)θ / sin θ": partial(
         _arc, below=torch.ones_like, of_a=lambda u, theta: torch.cos(u * theta)
+    ),
+    "the weights are sines of (1 − u)θ and uθ; you took cosines, over sin θ": partial(
+        _arc, **COSINES
+    ),
+    "the weights are sines of (1 − u)θ and uθ over sin θ; you took cosines for all three": partial(
+        _arc, **COSINES, below=torch.cos
     ),
     "cos and sin of u π/2 fit a right angle only: each sample has its own θ": (
         lambda a, b, u: math.cos(u * math.pi / 2) * a + math.sin(u * math.pi / 2) * b

@@ -13,12 +13,12 @@ _BETAS = torch.linspace(0.02, 0.3, 40, dtype=torch.float64)  # mid-schedule, no 
 _draw = partial(draws, seed=3, std=2.0)
 
 
-def _at(t, betas: Tensor, table=lambda abar: abar, factors=lambda betas: 1 - betas):
+def _at(t, betas: Tensor, table=lambda abar: abar, factors=lambda betas: 1 - betas, late=0):
     """β_t, α_t, α_{t−1}, ᾱ_t, ᾱ_{t−1} and β̃_t; `table` may spoil that of ᾱ, which begins at ᾱ_0."""
     one = torch.ones_like(betas[:1])
     alpha = torch.cat([one, 1 - betas])
     abar = table(torch.cat([one, torch.cumprod(factors(betas), 0)]))
-    q = SimpleNamespace(beta=betas[t - 1], a=alpha[t], a_before=alpha[t - 1])
+    q = SimpleNamespace(beta=betas[t - 1 + late], a=alpha[t + late], a_before=alpha[t - 1 + late])
     q.bar, q.bar_before = abar[t], abar[t - 1]
     q.tilde = (1 - q.bar_before) / (1 - q.bar) * q.beta
     return q
@@ -30,11 +30,12 @@ def _at(t, betas: Tensor, table=lambda abar: abar, factors=lambda betas: 1 - bet
 def _posterior(x0, xt, t, betas, *, table=lambda abar: abar, factors=lambda betas: 1 - betas,
                of_x0=lambda q: q.bar_before.sqrt(), of_xt=lambda q: q.a.sqrt(), sign=1,
                below=lambda q: 1 - q.bar, noise=lambda q: 1 - q.bar_before,
-               var=lambda q: q.tilde) -> tuple[Tensor, Tensor]:  # fmt: skip
+               below_xt=None, var=lambda q: q.tilde, late=0) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The right mean and variance, or those with the slip named: each replaces one quantity."""
-    q = _at(t, betas, table, factors)
-    to_x0, to_xt = of_x0(q) * q.beta, sign * of_xt(q) * noise(q)
-    return (to_x0[:, None] * x0 + to_xt[:, None] * xt) / below(q)[:, None], var(q)
+    q = _at(t, betas, table, factors, late)
+    to_x0 = of_x0(q) * q.beta / below(q)
+    to_xt = sign * of_xt(q) * noise(q) / (below_xt or below)(q)
+    return to_x0[:, None] * x0 + to_xt[:, None] * xt, var(q)
 
 
 POSTERIOR_SLIPS = {
@@ -59,6 +60,17 @@ POSTERIOR_SLIPS = {
         below=lambda q: 1 - q.a,
         noise=lambda q: 1 - q.a_before,
         var=lambda q: (1 - q.a_before) / (1 - q.a) * q.beta,
+    ),
+    "the bars are forgotten on top, slip A6: √ᾱ_{t−1} and 1 − ᾱ_{t−1} are of all steps up to "
+    "t − 1": partial(_posterior, of_x0=lambda q: q.a_before.sqrt(), noise=lambda q: 1 - q.a_before),
+    "√ᾱ_t stands in front of xt, and 1 − α_t below it, slip A3: the bars have changed places": (
+        partial(_posterior, of_xt=lambda q: q.bar.sqrt(), below_xt=lambda q: 1 - q.a)
+    ),
+    "√ᾱ_t stands in front of xt, and 1 − ᾱ_{t−1} below it, slip A1: √α_t and 1 − ᾱ_t": partial(
+        _posterior, of_xt=lambda q: q.bar.sqrt(), below_xt=lambda q: 1 - q.bar_before
+    ),
+    "both roots are lost: √ᾱ_{t−1} stands in front of x0, √α_t in front of xt": partial(
+        _posterior, of_x0=lambda q: q.bar_before, of_xt=lambda q: q.a
     ),
     "√ᾱ_t stands in front of x0 where √ᾱ_{t−1} belongs": partial(
         _posterior, of_x0=lambda q: q.bar.sqrt()
@@ -88,7 +100,10 @@ POSTERIOR_SLIPS = {
     "1 − ᾱ_{t−1} stands below the fractions where 1 − ᾱ_t belongs": partial(
         _posterior, below=lambda q: 1 - q.bar_before
     ),
-    "betas[t] is β_{t+1}: the table begins with β_1, so β_t is betas[t − 1]": (
+    "betas[t] is β_{t+1}: the table begins with β_1, so β_t is betas[t − 1]; your ᾱ is right": (
+        partial(_posterior, late=1)
+    ),
+    "betas[t] is β_{t+1}, and your ᾱ is ᾱ_{t+1}: both tables begin at t = 1, so t is entry t − 1": (
         lambda x0, xt, t, betas: _posterior(x0, xt, t + 1, betas)
     ),
     "this is β_t, the variance of the step forward; β̃_t is smaller": partial(
@@ -145,11 +160,11 @@ def posterior(function: Callable) -> None:
 
 def _step(xt, eps_hat, t, betas, z, *, front=lambda q: q.a.sqrt(), sign=-1,
           inside=lambda q: q.beta / (1 - q.bar).sqrt(), std=lambda q: q.beta.sqrt(),
-          always=False, table=lambda abar: abar) -> Tensor:  # fmt: skip
+          calm=1, table=lambda abar: abar, late=0) -> Tensor:  # fmt: skip
     """The right step, or one with the slip named: each replaces one quantity."""
-    q = _at(t, betas, table)
+    q = _at(t, betas, table, late=late)
     mean = (xt + sign * inside(q) * eps_hat) / front(q)
-    return mean + std(q) * z if t > 1 or always else mean
+    return mean + std(q) * z if t > calm else mean
 
 
 STEP_SLIPS = {
@@ -205,10 +220,24 @@ STEP_SLIPS = {
         _step, inside=lambda q: q.beta / (1 - q.bar)
     ),
     "the predicted noise is added, it should be taken away": partial(_step, sign=1),
-    "betas[t] is β_{t+1}: the table begins with β_1, so β_t is betas[t − 1]": (
+    "betas[t] is β_{t+1}: the table begins with β_1, so β_t is betas[t − 1]; your ᾱ is right": (
+        partial(_step, late=1)
+    ),
+    "betas[t] is β_{t+1}, and your ᾱ is ᾱ_{t+1}: both tables begin at t = 1, so t is entry t − 1": (
         lambda xt, eps_hat, t, betas, z: _step(xt, eps_hat, t + 1, betas, z)
     ),
-    "noise is added in the last step; at t = 1 the mean is the answer": partial(_step, always=True),
+    "both roots are lost: β_t/√(1 − ᾱ_t) in front of eps_hat, and 1/√α_t in front of the bracket": (
+        partial(_step, front=lambda q: q.a, inside=lambda q: q.beta / (1 - q.bar))
+    ),
+    "all roots are lost: √(1 − ᾱ_t) below β_t, 1/√α_t in front, √β_t z": partial(
+        _step,
+        front=lambda q: q.a,
+        inside=lambda q: q.beta / (1 - q.bar),
+        std=lambda q: q.beta,
+    ),
+    "noise is added in the last step; at t = 1 the mean is the answer": partial(_step, calm=0),
+    "at t = 2 the noise is missing: only the last step, t = 1, has none; are your steps "
+    "counted from 0?": partial(_step, calm=2),
     "the noise is missing: add √β_t z": partial(_step, std=lambda q: 0.0),
     "the noise has the factor β_t, a variance; its standard deviation is √β_t": partial(
         _step, std=lambda q: q.beta
@@ -220,7 +249,7 @@ STEP_SLIPS = {
 def reverse_step(function: Callable) -> None:
     """Exercise 4: one step of DDPM's Algorithm 2 with ς² = β_t. Raises Wrong or NotYet."""
     xt, eps_hat, z = _draw(3, 5, 3)
-    for t in (23, 1):
+    for t in (23, 2, 1):
         ask(f"x_{{t−1}} at t = {t}", function, _step, STEP_SLIPS, xt, eps_hat, t, _BETAS, z)
     print("reverse_step: right, mid-chain and in the last step.")
 

@@ -18,15 +18,17 @@ from minigen.checks.flow_lines import (
     draws,
     flow_loss,
     mean_loss,
+    reaches,
 )
 
 D, N = 3, 7  # dimensions, steps
 
 
 class _Field:
-    """A first velocity that depends on state and time, and remembers when it was asked."""
+    """A first velocity that depends on state and time; it has a weight, and keeps its times."""
 
     def __init__(self):
+        self.weight = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
         self.times: list[float] = []
 
     def __call__(self, x, t) -> Tensor:
@@ -38,7 +40,7 @@ class _Field:
             )
         self.times.append(float(t[0]))
         k = t.to(x)[:, None]
-        return torch.sin(1.5 * x + 4 * k) + 0.6 * x.flip(1) * k - 0.5
+        return torch.sin(self.weight * x + 4 * k) + 0.6 * x.flip(1) * k - 0.5
 
 
 def _falling(count: int) -> Tensor:
@@ -168,13 +170,13 @@ def reflow_loss(function: Callable) -> None:
     The pairs are eps (B, D) and the end of n Euler steps of velocity(x, t) from it; both functions
     take t (B,). Raises NotYet, or Wrong with a diagnosis.
     """
-    field, eps = _Field(), draws(B, D, seed=10)
+    net, field, eps = Net((B, D)), _Field(), draws(B, D, seed=10)
     t = torch.linspace(0.15, 0.8, B, dtype=torch.float64)
     # The truth walks in a field of its own: the times are those of the learner's calls alone.
     answer = ask(
         f"the loss after a walk of n = {N} steps", function,
         lambda net, _, *args: _reflow(net, _Field(), *args), REFLOW_SLIPS,
-        Net((B, D)), field, eps, t, N,
+        net, field, eps, t, N,
     )  # fmt: skip
     if len(field.times) != N:
         raise Wrong(
@@ -182,7 +184,13 @@ def reflow_loss(function: Callable) -> None:
             f"t = {min(field.times):.3g}: {N} steps need {N}, and none at t = 0, where a velocity "
             f"read from a denoiser is 0/0"
         )
-    check_gradient(answer)
+    check_gradient(answer, net)
+    if reaches(answer, field.weight):
+        raise Wrong(
+            "the values are right, but a gradient leads back through the walk into the first "
+            "velocity, which is not trained: its pairs are data, so walk under torch.no_grad(), "
+            "or end with x0.detach()"
+        )
     print(f"right: {N} steps make the pairs, the first from t = 1, the last from t = 1/{N}")
 
 

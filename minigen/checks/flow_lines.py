@@ -111,7 +111,7 @@ LOSS_SLIPS = {
     "your target is ε + x0: the velocity is the slope of (1 − t) x0 + t ε in t, ε − x0": partial(
         mean_loss, goal=lambda x0, eps, k: eps + x0
     ),
-    "your target is t (ε − x0), the way behind; the velocity is ε − x0": partial(
+    "your target is xt − x0 = t (ε − x0), the way behind; the velocity is ε − x0": partial(
         mean_loss, goal=lambda x0, eps, k: k * (eps - x0)
     ),
     "x0 keeps its whole weight in your mix: (1 − t) x0 + t ε": partial(
@@ -148,9 +148,17 @@ LOSS_SLIPS = {
 }
 
 
-def check_gradient(answer: Tensor) -> None:
-    """Raises Wrong where nothing could be learned from the answer."""
+def reaches(answer: Tensor, weight: Tensor) -> bool:
+    """Whether a gradient leads from the answer to the weight."""
     if not answer.requires_grad:
+        return False
+    (found,) = torch.autograd.grad(answer.sum(), weight, retain_graph=True, allow_unused=True)
+    return found is not None
+
+
+def check_gradient(answer: Tensor, net: Net) -> None:
+    """Raises Wrong where nothing could be learned from the answer."""
+    if not reaches(answer, net.weight):
         raise Wrong(
             "the values are right, but no gradient leads from the loss to the network's weights: "
             "was it computed under no_grad, or detached?"
@@ -164,6 +172,7 @@ def flow_loss(function: Callable) -> None:
     """
     x0, eps = draws(*IMAGE, seed=8), draws(*IMAGE, seed=9) - 0.7
     t = torch.linspace(0.15, 0.8, B, dtype=torch.float64)
-    answer = ask("the loss", function, mean_loss, LOSS_SLIPS, Net(), x0, eps, t)
-    check_gradient(answer)
+    net = Net()
+    answer = ask("the loss", function, mean_loss, LOSS_SLIPS, net, x0, eps, t)
+    check_gradient(answer, net)
     print(f"right: the loss of {B} images of shape {IMAGE[1:]}, each at its own time")

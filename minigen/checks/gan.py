@@ -110,7 +110,10 @@ def _check_stable(function: Callable) -> None:
     rights = _losses(real, fake)
     for who, answer, right in zip(PLAYERS, _ask(function, real, fake), rights, strict=True):
         if not bool(torch.isfinite(answer).all()):
-            why = "in float32 σ(−200) is 0 and its log −∞, and e^120 overflows"
+            why = (
+                "σ(−200) is 0 in float32, 1 − σ(120) even in float64, and the log of 0 is −∞; "
+                "e^120 overflows in float32"
+            )
         elif not same(answer, right, rtol=1e-4):
             why = "a clamp or a small number inside the log hides that σ has no digits left"
         else:

@@ -6,13 +6,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from minigen.checks import Wrong, ask, draws
+from minigen.checks import Wrong, ask
+from minigen.checks.guidance_tilt import TILT_SLIPS, B, D, classifier_guided, draws
 
-B, D, K = 5, 3, 4
-_draws = partial(draws, seed=6)
-
-
-# Without a classifier ---------------------------------------------------------------------------
+K = 4
 
 
 class _Net(nn.Module):
@@ -49,15 +46,28 @@ def _twice(x: Tensor) -> Tensor:
     return torch.cat([x, x])
 
 
+def _halves(out: Tensor) -> tuple[Tensor, Tensor]:
+    return out.chunk(2)
+
+
+def _every_second(out: Tensor) -> tuple[Tensor, Tensor]:
+    return out[::2], out[1::2]
+
+
 def _guided(net, xt, t, label, gamma, *, mix=lambda c, u, gamma: u + gamma * (c - u),
-            null=lambda net: net.classes, times=_twice, states=_twice) -> Tensor:  # fmt: skip
+            null=lambda net: net.classes, times=_twice, states=_twice,
+            labels=lambda label, null: torch.cat([label, null]), parts=_halves
+            ) -> Tensor:  # fmt: skip
     """The right guided noise in one call, or one with the slip named."""
-    labels = torch.cat([label, torch.full_like(label, null(net))])
-    return mix(*net(states(xt), times(t), labels).chunk(2), gamma)
+    both = labels(label, torch.full_like(label, null(net)))
+    return mix(*parts(net(states(xt), times(t), both)), gamma)
 
 
 def _interleaved(x: Tensor) -> Tensor:
     return x.repeat_interleave(2, 0)
+
+
+PAIRS = {"states": _interleaved, "times": _interleaved}
 
 
 def _at_first_time(net, xt, t, *rest) -> Tensor:
@@ -108,8 +118,20 @@ GUIDED_SLIPS = {
         _guided, mix=lambda c, u, gamma: torch.cat([c, u])
     ),
     "your states and times stand in pairs, x_1, x_1, x_2, x_2, …; the labels and halves do not: "
-    "torch.cat or repeat, not repeat_interleave": partial(
-        _guided, states=_interleaved, times=_interleaved
+    "torch.cat or repeat, not repeat_interleave": partial(_guided, **PAIRS),
+    "your rows stand in pairs, with label and without, but chunk(2) takes the first half and the "
+    "last: out[::2] and out[1::2], or torch.cat": partial(
+        _guided, **PAIRS, labels=lambda label, null: torch.stack([label, null], 1).flatten()
+    ),
+    "your rows stand in pairs, both with the label: half of them get the null label, net.classes": (
+        partial(_guided, **PAIRS, labels=lambda label, null: _interleaved(label))
+    ),
+    "your states and times stand in pairs and you took every second row, but your labels stand in "
+    "halves: torch.stack([label, null], 1).flatten(), or torch.cat": partial(
+        _guided, **PAIRS, parts=_every_second
+    ),
+    "you took every second row, but torch.cat and repeat put one half after the other: chunk(2)": (
+        partial(_guided, parts=_every_second)
     ),
     "your states stand in pairs, x_1, x_1, x_2, x_2, …: torch.cat or repeat": partial(
         _guided, states=_interleaved
@@ -125,7 +147,7 @@ def guided_eps(function: Callable) -> None:
 
     xt (B, D), t (B,), label (B,). Raises NotYet, or Wrong with a diagnosis.
     """
-    net, xt, gamma = _Net(), _draws(B, D), 2.5
+    net, xt, gamma = _Net(), draws(B, D), 2.5
     t, label = torch.linspace(0.2, 0.8, B, dtype=torch.float64), torch.tensor([2, 0, 3, 1, 2])
     # The truth asks a net of its own: the rows are those of the learner's calls alone.
     ask(
@@ -138,95 +160,6 @@ def guided_eps(function: Callable) -> None:
             f"of {net.rows}: one call on a batch of {2 * B} does both"
         )
     print(f"right: one call on a batch of {2 * B}, each row with its own state, time and label")
-
-
-# With a classifier ------------------------------------------------------------------------------
-
-
-def _log_p(x: Tensor, t: Tensor) -> Tensor:
-    """log of a class's share among three, at each noisy point: (B,)."""
-    if t.shape != x.shape[:1]:
-        raise Wrong(
-            f"log_p takes one time for each sample, t of shape {tuple(x.shape[:1])}, got "
-            f"{tuple(t.shape)}"
-        )
-    centres = torch.tensor([[0.5, -1.0, 2.0], [1.5, 1.0, 0.0], [-1.0, 0.3, 0.4]]).to(x)
-    logits = -0.5 * ((x[:, None] - centres) ** 2).sum(-1) / (0.5 + t[:, None])
-    return torch.log_softmax(logits, 1)[:, 1]
-
-
-def _tilted(eps, xt, t, a, b, log_p, gamma, *, gain=lambda a, b, gamma: -gamma * b,
-            total=torch.sum) -> Tensor:  # fmt: skip
-    """The right noise, or one with the slip named: the gain or the number differentiated."""
-    x = xt.detach().requires_grad_()
-    (grad,) = torch.autograd.grad(total(log_p(x, t)), x)
-    return eps + gain(a, b, gamma) * grad
-
-
-TILT_SLIPS = {
-    "the noise points away from the class: subtract, ε − γ b ∇ log p": partial(
-        _tilted, gain=lambda a, b, gamma: gamma * b
-    ),
-    "b is missing: ε = −b s, so a gradient becomes noise by −b": partial(
-        _tilted, gain=lambda a, b, gamma: -gamma
-    ),
-    "you multiplied by b²; that belongs to x̂0 (as b²/a), noise takes b": partial(
-        _tilted, gain=lambda a, b, gamma: -gamma * b**2
-    ),
-    "you multiplied by b²/a, which corrects x̂0; the noise takes b": partial(
-        _tilted, gain=lambda a, b, gamma: -gamma * b**2 / a
-    ),
-    "you multiplied by b/a; the gradient is in xt, not in xt/a": partial(
-        _tilted, gain=lambda a, b, gamma: -gamma * b / a
-    ),
-    "you multiplied by a: the noise's own coefficient is b": partial(
-        _tilted, gain=lambda a, b, gamma: -gamma * a
-    ),
-    "gamma was never used": partial(_tilted, gain=lambda a, b, gamma: -b),
-    "b and gamma are missing: ε − γ b ∇ log p": partial(_tilted, gain=lambda a, b, gamma: -1),
-    "b is missing, and the sign is that of a score: ε − γ b ∇ log p": partial(
-        _tilted, gain=lambda a, b, gamma: gamma
-    ),
-    "gamma is missing, and the noise points away from the class: ε − γ b ∇ log p": partial(
-        _tilted, gain=lambda a, b, gamma: b
-    ),
-    "you divided by b: ε = −b s, so a gradient becomes noise by −b": partial(
-        _tilted, gain=lambda a, b, gamma: -gamma / b
-    ),
-    "you added b²/a times the gradient, as for x̂0; the noise loses b times it": partial(
-        _tilted, gain=lambda a, b, gamma: gamma * b**2 / a
-    ),
-    "gamma = 0 is no guidance; you took 1 + gamma": partial(
-        _tilted, gain=lambda a, b, gamma: -(1 + gamma) * b
-    ),
-    "you corrected xt: the correction belongs to eps": (
-        lambda eps, xt, *rest: _tilted(xt, xt, *rest)
-    ),
-    "eps keeps its whole weight: the classifier's part is added, not mixed in by 1 − gamma": (
-        lambda eps, xt, *rest: _tilted((1 - rest[-1]) * eps, xt, *rest)
-    ),
-    "you differentiated the batch's mean: each gradient is too small by B, take the sum": partial(
-        _tilted, total=torch.mean
-    ),
-    "that is the gradient of p, not of log p": partial(_tilted, total=lambda v: v.exp().sum()),
-    "the guidance is missing: that is the noise as it was": lambda eps, *rest: eps,
-    "that is the correction alone: add it to eps": lambda eps, *rest: _tilted(0 * eps, *rest),
-}
-
-
-def classifier_guided(function: Callable) -> None:
-    """Checks classifier_guided(eps, xt, t, a, b, log_p, gamma) -> (B, D), the guided noise.
-
-    eps, xt (B, D), t (B,), a and b (B, 1). Raises NotYet, or Wrong with a diagnosis.
-    """
-    eps, xt, gamma = _draws(B, D, seed=7), _draws(B, D), 1.7
-    t = torch.linspace(0.3, 0.7, B, dtype=torch.float64)
-    a, b = torch.cos(1.2 * t)[:, None], torch.sin(1.2 * t)[:, None]
-    given = (eps, xt, t, a, b, _log_p, gamma)
-    answer = ask("the guided noise", function, _tilted, TILT_SLIPS, *given)
-    if answer.requires_grad:
-        print("(your answer still carries the graph of log_p: take only the gradient out of it)")
-    print("right: the noise of five samples, guided by the gradient of log p")
 
 
 SLIPS = {guided_eps: GUIDED_SLIPS, classifier_guided: TILT_SLIPS}

@@ -32,9 +32,20 @@ def _moved(taken: Tensor, y: Tensor, x: Tensor) -> Tensor:
     return y[taken]
 
 
+def _which(taken: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    return taken.to(x)
+
+
+def _emptied(taken: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    return torch.where(taken, y, 0 * x)
+
+
 STEP_SLIPS = {
     "you added the ratio y/x itself to a logarithm: add log y − log x": partial(
         _step, log_q=lambda x, y: y / x
+    ),
+    "you added y − x to a logarithm: log q(x|y) − log q(y|x) = log y − log x": partial(
+        _step, log_q=lambda x, y: y - x
     ),
     "you left out q(x|y)/q(y|x), which is y/x here: the 1/y of the log-normal does not cancel": (
         partial(_step, log_q=lambda x, y: 0.0)
@@ -50,6 +61,9 @@ STEP_SLIPS = {
     ),
     "the size s of the step is missing: y = x exp(s z), not x exp(z)": (
         lambda log_prob, x, s, z, u: _step(log_prob, x, 1.0, z, u)
+    ),
+    "the size of the step is s, a standard deviation; you took s²: y = x exp(s z)": (
+        lambda log_prob, x, s, z, u: _step(log_prob, x, s**2, z, u)
     ),
     "log u is to be compared with the log of the ratio; you compared u": partial(
         _step, take=torch.lt
@@ -79,6 +93,12 @@ STEP_SLIPS = {
     ),
     "you divided log_prob(y) by log_prob(x): the log of a ratio is a difference": partial(
         _step, ratio=torch.div, log_q=lambda x, y: 0.0, take=torch.lt
+    ),
+    "you returned which chains move: return their states, torch.where(take, y, x)": partial(
+        _step, last=_which
+    ),
+    "a refused chain is 0 in yours; it stays where it is, at x: torch.where(take, y, x)": partial(
+        _step, last=_emptied
     ),
     "you returned the chains that moved alone; a refused chain stays where it is, and its old "
     "state counts again: torch.where(take, y, x)": partial(_step, last=_moved),

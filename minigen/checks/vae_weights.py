@@ -44,6 +44,10 @@ IWAE_SLIPS = {
     "that is the place of the largest log weight: w.max(0) gives .values and .indices": (
         lambda w: w.max(0).indices + _shifted(w, w.amax(0))
     ),
+    "right while the log weights of a sample lie close; where one stands 710 above what you took "
+    "out, such as their mean, exp of the difference is ∞: take out each sample's largest": (
+        lambda w: w.mean(0) + _shifted(w, w.mean(0))
+    ),
     "the mean log weight was taken out and not put back": lambda w: _shifted(w, w.mean(0)),
     "you subtracted S; a mean divides the weights by S, so subtract log S": (
         lambda w: w.logsumexp(0) - len(w)
@@ -66,13 +70,19 @@ IWAE_SLIPS = {
 def iwae(function: Callable) -> None:
     """Checks iwae(log_weights) -> (B,), log (1/S) Σ_s exp(log_weights[s]) for log_weights (S, B).
 
-    Some are near −900 or 800, where exp has no digits. Raises NotYet, or Wrong with a diagnosis.
+    Some are near −900 or 800, where exp has no digits; at last some are far apart. Raises NotYet,
+    or Wrong with a diagnosis.
     """
     centres = torch.tensor([-900.0, -3.0, 800.0, -870.0, 5.0], dtype=torch.float64)
+    apart = torch.tensor([[-2900.0], [0.0], [-3000.0], [-2800.0]], dtype=torch.float64)
+    close = centres + 2 * draws(S, B)
     try:
-        ask("the bound", function, _iwae, IWAE_SLIPS, centres + 2 * draws(S, B))
+        ask("the bound", function, _iwae, IWAE_SLIPS, close)
+        ask("the bound of weights far apart", function, _iwae, IWAE_SLIPS, close + apart)
     except Wrong as wrong:
         if "holds NaN" not in str(wrong):
             raise
-        raise Wrong(f"{wrong}: some log weights are near 800, and e^800 = ∞") from None
+        raise Wrong(
+            f"{wrong}: log weights are near 800 or −900 here, e^800 = ∞ and e^−900 = 0"
+        ) from None
     print("right: log mean exp of four weights for each of five samples, down to e^−900")
