@@ -163,8 +163,8 @@ def test_the_readme_example_does_what_it_says():
 
 
 ALLOWED = """
-    minigen notebooks tests data benchmarks README.md environment.yml pyproject.toml constraints.txt
-    Makefile LICENSE CHANGELOG.md CONTRIBUTING.md
+    minigen notebooks tests data benchmarks examples README.md environment.yml pyproject.toml
+    constraints.txt Makefile LICENSE CHANGELOG.md CONTRIBUTING.md
 """.split()
 
 
