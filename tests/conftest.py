@@ -67,13 +67,13 @@ def generator(device) -> torch.Generator:
 
 @pytest.fixture(scope="session")
 def run_python():
-    """What a fresh interpreter prints for a piece of code."""
+    """What a fresh interpreter prints for a piece of code, and if asked what it warns of."""
 
-    def run(source: str, **options) -> str:
+    def run(source: str, also_said: bool = False, **options) -> str:
         done = subprocess.run(
             [sys.executable, "-c", source], capture_output=True, text=True, timeout=300, **options
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        return (done.stdout + done.stderr * also_said).strip()
 
     return run

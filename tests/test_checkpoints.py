@@ -48,6 +48,13 @@ def test_each_checkpoint_has_its_recipe_and_its_facts(recipes):
             assert f"| {quantity} | {value} |" in page, "README.md is not of these checkpoints"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_each_checkpoint_is_a_net_without_the_code_that_made_it(name):
+    net, (tensors, about) = train.rebuild(data.checkpoint(name)), files.read(data.checkpoint(name))
+    assert type(net).__name__ == about["class"] and net.state_dict().keys() == tensors.keys()
+    assert all(torch.equal(x, tensors[key]) for key, x in net.state_dict().items())
+
+
 def test_the_classifier_reads_digits_it_has_not_seen():
     assert judge.floor().accuracy >= 0.98
 

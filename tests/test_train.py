@@ -134,6 +134,135 @@ def test_device():
     assert train.device().type == ("cuda" if torch.cuda.is_available() else train.device().type)
 
 
+def test_a_run_that_nobody_asks_for_its_losses_says_so(run_python):
+    """By its repr, and in a warning at the line that threw it away."""
+    net, loss, _ = problem()
+    before = flat(net)
+    with pytest.warns(UserWarning, match="nothing was trained: fit: 0 of 30 steps done; iter") as w:
+        fit(loss, net)
+    assert len(w) == 1 and torch.equal(flat(net), before)
+    run = fit(loss, net)
+    todo = "steps done; iterate over it to train: for loss in fit(...): ..."
+    assert repr(run) == "fit: 0 of 30 " + todo
+    assert next(run).shape == () and repr(run) == "fit: 1 of 30 " + todo and iter(run) is run
+    assert len([*run]) == 29 and repr(run) == "fit: 30 of 30 steps done"
+    fit(loss, net).close()  # on purpose
+    source = """
+    import torch; from minigen import train; net = torch.nn.Linear(2, 1)
+    train.fit(lambda: net.bias.sum(), net, steps=2)
+    kept = train.fit(lambda: net.bias.sum(), net, steps=3)  # until the program ends
+    """
+    said = run_python(inspect.cleandoc(source), also_said=True)
+    assert "<string>:2: UserWarning: nothing was trained: fit: 0 of 2 steps" in said
+    assert "UserWarning: nothing was trained: fit: 0 of 3 steps" in said
+
+
+def test_a_run_left_by_break_stops_there_and_then(capsys, tmp_path):
+    net, loss, generator = problem()
+    for _ in fit(loss, net, checkpoint=tmp_path / "run", generator=generator, every=1):
+        break
+    assert "stopped in step 1 of 30; " in capsys.readouterr().out
+
+
+# --- an optimiser of one's own ------------------------------------------------------------------
+
+
+OPTIMIZERS = {
+    "sgd": torch.optim.SGD,
+    "momentum": lambda params, **kw: torch.optim.SGD(params, momentum=0.9, nesterov=True, **kw),
+    "adamw": lambda params, **kw: torch.optim.AdamW(params, weight_decay=0.1, amsgrad=True, **kw),
+    "nadam": torch.optim.NAdam,
+    "rmsprop": lambda params, **kw: torch.optim.RMSprop(params, momentum=0.5, centered=True, **kw),
+    "adagrad": torch.optim.Adagrad,
+    "adafactor": torch.optim.Adafactor,
+}
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_an_optimizer_of_ones_own_steps_and_resumes_bit_for_bit(make, device, tmp_path):
+    """As in a loop by hand; stopped and taken up with a new one, as if never stopped."""
+
+    def run(steps, path=None):
+        net, loss, generator = problem(device)
+        spare = torch.nn.Parameter(torch.ones(3, device=device))  # that no loss uses
+        params = [*net.parameters(), spare]
+        groups = [{"params": params[:2], "lr": 3e-3}, {"params": params[2:]}]
+        keep = {"generator": generator, "checkpoint": path, "steps": steps, "clip": 0.5}
+        losses = [*fit(loss, params, optimizer=make(groups, lr=1e-2), **keep)]
+        return torch.stack(losses), flat(net)
+
+    losses, weights = run(12)
+    net, loss, _ = problem(device)
+    first, *rest = [*net.parameters()][:2], *[*net.parameters()][2:]
+    opt = make([{"params": first, "lr": 3e-3}, {"params": rest}], lr=1e-2)
+    by_hand = []
+    for _ in range(12):
+        opt.zero_grad()
+        by_hand.append(loss())
+        by_hand[-1].backward()
+        norm = torch.stack([p.grad.norm() for p in net.parameters()]).norm()
+        for p in net.parameters():
+            p.grad *= (0.5 / (norm + 1e-6)).clamp(max=1)
+        opt.step()
+    torch.testing.assert_close(losses, torch.stack(by_hand), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(weights, flat(net), rtol=1e-3, atol=1e-5)
+    run(5, tmp_path / "run")
+    again = run(12, tmp_path / "run")
+    assert torch.equal(again[0], losses[5:]) and torch.equal(again[1], weights)
+
+
+def test_a_rate_given_sets_that_of_every_group(device):
+    """One step of plain descent moves a weight by lr · g."""
+    net, loss, _ = problem(device)
+    opt = torch.optim.SGD([{"params": [p], "lr": 9.0} for p in net.parameters()])
+    before = flat(net)
+    next(fit(loss, net, optimizer=opt, lr=lambda n: 0.25))
+    grads = torch.cat([p.grad.flatten() for p in net.parameters()])
+    torch.testing.assert_close(flat(net), before - 0.25 * grads)
+
+
+def test_clipping_leaves_short_gradients_alone_and_shortens_long_ones(device):
+    def moved(clip):
+        net, loss, _ = problem(device)
+        before = flat(net)
+        next(fit(loss, net, optimizer=torch.optim.SGD(net.parameters(), lr=1.0), clip=clip))
+        return flat(net) - before
+
+    step = moved(None)
+    long = float(step.norm())
+    torch.testing.assert_close(moved(2 * long), step, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(moved(long / 4), step / 4, rtol=1e-5, atol=1e-7)
+
+
+def test_an_optimizer_that_cannot_do_the_steps_is_refused_at_the_call(tmp_path):
+    net, loss, generator = problem()
+    params, SGD = [*net.parameters()], torch.optim.SGD
+
+    def refused(optimizer, error, match):
+        with pytest.raises(error, match=match):
+            fit(loss, net, optimizer=optimizer)
+
+    refused(SGD(params[1:], lr=0.1), ValueError, "moves other parameters than those that are tr")
+    refused(torch.optim.LBFGS(params), TypeError, "LBFGS can't be used.*closure")
+    for clip in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="clip must be a positive number, got"):
+            fit(loss, net, clip=clip)
+    net.first.bias.requires_grad_(False)  # a frozen one may be among its parameters
+    next(fit(loss, net, optimizer=SGD(params, lr=0.1)))
+
+    class Counting(SGD):
+        def step(self):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    self.state[p]["count"] = 1
+
+    refused(Counting(params), TypeError, "Counting can't be resumed, as its count is no tensor")
+    keep = {"checkpoint": tmp_path / "run", "generator": generator}
+    [*fit(loss, net, steps=2, optimizer=SGD(params, lr=0.1), **keep)]
+    with pytest.raises(ValueError, match="a run stepped by SGD, this one is stepped by Adam"):
+        next(fit(loss, net, **keep))
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 
@@ -543,7 +672,7 @@ def together():
         p.communicate()
 
 
-@pytest.mark.parametrize("kind", ["one", "game", "part"])
+@pytest.mark.parametrize("kind", ["one", "game", "part", "own"])
 def test_two_processes_are_one_with_the_joint_batch(tmp_path, kind, together):
     """The same losses, weights and average to float64 rounding, also in a resumed run."""
     ends = together(tmp_path / "two", "20,30", tmp_path / "run", 0, "shard", kind)

@@ -37,9 +37,70 @@ def test_round_trip(tmp_path, device, dtype):
     facts = {"seed": 3, "note": '"sha256": "' + "0" * 64 + '", ᾱ', "fid": [1.5, None]}
     train.save(path, net, **facts)
     other = small(2, dtype).to(device)
-    assert train.load(path, other) == {**facts, "class": "MLP"}
+    made = {"shape": 2, "hidden": 3, "depth": 2, "classes": 2}
+    assert train.load(path, other) == {**facts, "class": "MLP", "arguments": made}
     assert unchanged(other, flat(net))
     assert [p.name for p in path.parent.iterdir()] == ["net.safetensors"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "net",
+    [
+        nets.MLP(2, 16, depth=2, classes=3),
+        nets.ResMLP((1, 4, 4), hidden=8, out=2),
+        nets.UNet((3, 8, 8), 8, (1, 2), classes=4),
+        nets.DigitsClassifier(),
+    ],
+    ids=lambda net: type(net).__name__,
+)
+def test_a_net_is_rebuilt_from_its_file_alone(net, dtype, tmp_path):
+    """It computes the same; a copy of it can be saved as well; no random number is drawn."""
+    net = copy.deepcopy(net).to(dtype)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    train.save(tmp_path / "net", net)
+    state = torch.get_rng_state()
+    again = train.rebuild(tmp_path / "net")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert type(again) is type(net) and unchanged(again, flat(net))
+    assert all(p.requires_grad and p.dtype == dtype for p in again.parameters())
+    x = torch.randn(5, *getattr(net, "shape", (1, 8, 8))).to(dtype)
+    rest = () if isinstance(net, nets.DigitsClassifier) else (torch.rand(5),)
+    assert torch.equal(again(x, *rest), net(x, *rest))
+
+
+def test_what_cannot_be_rebuilt_says_what_to_do(tmp_path, monkeypatch):
+    class MLP(torch.nn.Linear):  # of the same name, but another class
+        pass
+
+    def refused(match):
+        with pytest.raises(ValueError, match=f"^{path} .*{match}"):
+            train.rebuild(path)
+
+    path, own = tmp_path / "net", lambda t: t[:, None]
+    for net, said in (
+        (
+            torch.nn.Linear(2, 3),
+            "holds a Linear, which is no class of minigen.nets: make the",
+        ),
+        (nets.MLP(2, embedding=own), "does not say what its MLP was made with: make the net your"),
+        (MLP(2, 3), "does not say what its MLP was made with"),
+    ):
+        train.save(path, net)
+        refused(said)
+    for change, said in (
+        (facts(arguments={"shape": 2, "hiden": 3}), "asks for a MLP that can't be made: .*hiden"),
+        (facts(arguments={"shape": 0}), "asks for a MLP that can't be made: each of shape"),
+        (facts(arguments=[2]), "asks for a MLP that can't be made"),
+        (facts(arguments={"shape": 10**6, "hidden": 10**9}), "shape of first.bias is"),
+        (facts(arguments={"shape": 3}), "the shape of first.bias"),
+        (facts(**{"class": "mlp"}), "holds a mlp, which is no class of minigen.nets"),
+        (facts(**{"class": ["MLP"]}), "which is no class of minigen.nets"),
+    ):
+        train.save(path, small())
+        change(path)
+        refused(said)
 
 
 def test_the_same_net_makes_the_same_bytes(tmp_path):
@@ -231,7 +292,7 @@ def stuck(state):
 
 
 nan = lambda x: torch.full_like(x, torch.nan)
-moments = lambda tensors: [name for name in tensors if name.startswith("adam.")]
+moments = lambda tensors: [name for name in tensors if name.startswith("optimizer.")]
 
 
 @pytest.mark.parametrize(
@@ -258,19 +319,22 @@ moments = lambda tensors: [name for name in tensors if name.startswith("adam.")]
         (without("losses."), "only the run has losses."),
         (tensor("losses.", nan), "losses. is not finite"),
         (tensor("other", lambda _: torch.ones(2)), "only the file has other"),
-        (tensor("adam.99.exp_avg", lambda _: torch.ones(2)), "only the file has adam.99.exp_avg"),
-        (without("adam.0.exp_avg"), "only the run has adam.0.exp_avg"),
-        (tensor("adam.0.exp_avg", lambda x: x[1:]), "the shape of adam.0.exp_avg"),
-        (tensor("adam.0.exp_avg", nan), "adam.0.exp_avg is not finite"),
-        (tensor("adam.0.exp_avg_sq", lambda x: x - 1), "adam.0.exp_avg_sq is negative"),
-        (tensor("adam.0.step", lambda x: x.expand(2)), "the shape of adam.0.step"),
-        (tensor("adam.0.step", torch.zeros_like), "adam.0.step is no number of steps"),
-        (tensor("adam.0.step", lambda x: x - 0.5), "adam.0.step is no number of steps"),
-        (tensor("adam.0.step", lambda x: x + 1), "adam.0.step is no number of steps"),
-        (tensor("adam.0.step", torch.Tensor.half), "adam.0.step is no number of steps"),
+        (
+            tensor("optimizer.99.exp_avg", lambda _: torch.ones(2)),
+            "only the file has optimizer.99.exp_avg",
+        ),
+        (without("optimizer.0.exp_avg"), "only the run has optimizer.0.exp_avg"),
+        (tensor("optimizer.0.exp_avg", lambda x: x[1:]), "the shape of optimizer.0.exp_avg"),
+        (tensor("optimizer.0.exp_avg", nan), "optimizer.0.exp_avg is not finite"),
+        (tensor("optimizer.0.exp_avg_sq", lambda x: x - 1), "optimizer.0.exp_avg_sq is negative"),
+        (tensor("optimizer.0.step", lambda x: x.expand(2)), "the shape of optimizer.0.step"),
+        (tensor("optimizer.0.step", torch.zeros_like), "optimizer.0.step is no number of steps"),
+        (tensor("optimizer.0.step", lambda x: x - 0.5), "optimizer.0.step is no number of steps"),
+        (tensor("optimizer.0.step", lambda x: x + 1), "optimizer.0.step is no number of steps"),
+        (tensor("optimizer.0.step", torch.Tensor.half), "optimizer.0.step is no number of steps"),
         (
             edited(lambda tensors, _: [*map(tensors.pop, moments(tensors))]),
-            "only the run has adam.",
+            "only the run has optimizer.",
         ),
         (without("ema.0"), "only the run has ema.0"),
         (tensor("ema.0", lambda x: x[1:]), "the shape of ema.0"),

@@ -4,8 +4,8 @@ python worker.py OUT STEPS [CHECKPOINT [PAUSE [PART [KIND]]]] trains small nets 
 batches of which each process takes its part, and writes losses, weights and average of each run to
 OUT, or to OUT.n on process n > 0. KIND is `one` net, by train.fit, or a `game` of two, by
 gan.alternate, or `part`: beside the net a layer that only every other loss depends on, and a batch
-norm that none does. STEPS such as 20,30 means: a run of 20 steps, then with new nets the same call
-with 30.
+norm that none does, or `own`: the same with momentum and clipped gradients. STEPS such as 20,30
+means: a run of 20 steps, then with new nets the same call with 30.
 """
 
 import itertools
@@ -65,8 +65,11 @@ def run(steps, checkpoint, pause, part, kind):
 
     if kind == "one":
         training = train.fit(loss, net, **keep)
-    elif kind == "part":
-        training = train.fit(loss_with_parts, torch.nn.ModuleList([net, norm, head]), **keep)
+    elif kind in ("part", "own"):
+        every = torch.nn.ModuleList([net, norm, head])
+        sgd = torch.optim.SGD(every.parameters(), momentum=0.9)
+        keep |= {"optimizer": sgd, "clip": 1.0} if kind == "own" else {}
+        training = train.fit(loss_with_parts, every, **keep)
     else:
         torch.nn.utils.parametrizations.spectral_norm(critic.to(F64)[1])  # with buffers, too
         latents = lambda n: take(torch.randn(12, 2, generator=generator, dtype=F64))
@@ -78,7 +81,7 @@ def run(steps, checkpoint, pause, part, kind):
     for value in training:
         losses.append([float(v) for v in value] if kind == "game" else float(value))
         print(len(losses), flush=True)
-    players = {"one": [net], "game": [net, critic], "part": [net, norm, head]}[kind]
+    players = {"one": [net], "game": [net, critic]}.get(kind, [net, norm, head])
     weights = torch.cat([p.flatten() for player in players for p in player.parameters()]).tolist()
     average = torch.cat([p.flatten() for p in ema.averages]).tolist()
     seen = norm.running_mean.tolist()

@@ -1,17 +1,18 @@
 """Data that needs no download, one file a kind: points, digits, glyphs, photos; and checkpoints.
 
-Points come on one scale, E‖x‖² = 2; images lie in [-1, 1].
+Points come on one scale, E‖x‖² = 2; images, also your own by `images`, lie in [-1, 1].
 """
 
 from .batches import Batches, batches
 from .checkpoints import checkpoint
 from .digits import digits, fashion_mnist, mnist
 from .glyphs import CHARACTERS, FONTS, glyphs
+from .images import images
 from .photos import patches
 from .points import TOYS, checkerboard, eight_gaussians, moons, pinwheel, swiss_roll, toy
 
 __all__ = [
     "Batches", "CHARACTERS", "FONTS", "TOYS", "batches", "checkerboard", "checkpoint", "digits",
-    "eight_gaussians", "fashion_mnist", "glyphs", "mnist", "moons", "patches", "pinwheel",
+    "eight_gaussians", "fashion_mnist", "glyphs", "images", "mnist", "moons", "patches", "pinwheel",
     "swiss_roll", "toy",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """What every net shares: time as features, labels, and the checks of its input."""
 
+import inspect
 import math
 from collections.abc import Callable
 
@@ -27,7 +28,7 @@ class Frequencies(nn.Module):
     def _apply(self, fn, recurse=True):  # what .to() calls: move with the net, never be rounded
         exact = self.frequencies
         super()._apply(fn, recurse)
-        if not exact.is_meta:
+        if not exact.is_meta or self.frequencies.is_meta:
             self.frequencies = exact.to(self.frequencies.device)
         return self
 
@@ -71,8 +72,14 @@ class Conditioned(nn.Module):
     `shape` is the shape of one sample: an int D, or a tuple such as (1, 8, 8). `classes=K` adds K
     labels and the null label K, which stands in where label is None. `embedding` is any function
     (R,) -> (R, E) of t, by default Sinusoidal(64). `out=2` doubles the first data axis of the
-    result, for a net that also predicts a variance.
+    result, for a net that also predicts a variance. `arguments` are those it was made with.
     """
+
+    def __new__(cls, *given, **named):
+        net = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind_partial(net, *given, **named).arguments
+        net.arguments = dict([*bound.items()][1:])
+        return net
 
     def __init__(self, shape, width: int, classes: int | None, embedding: Callable | None, out=1):
         super().__init__()

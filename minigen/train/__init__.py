@@ -6,12 +6,12 @@ sealed safetensors. `processes`: devices, and several processes at once.
 """
 
 from .ema import Ema
-from .files import load, save
+from .files import load, rebuild, save
 from .loop import Rate, cosine, descent, fit, loop
-from .processes import device, shard
+from .processes import device, rank, shard
 from .run import Generators, Run
 
 __all__ = [
     "Ema", "Generators", "Rate", "Run", "cosine", "descent", "device", "fit", "load", "loop",
-    "save", "shard",
+    "rank", "rebuild", "save", "shard",
 ]  # fmt: skip

@@ -12,7 +12,10 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
+
+from minigen import nets
 
 _KEY = "minigen"  # one metadata key: with two, safetensors writes them in random order
 _MARK = b'\\"sha256\\": \\"'
@@ -183,8 +186,41 @@ def check_same(path, have: dict, want: dict, what: str, whose: str, here: str = 
 
 
 def save(path: str | os.PathLike, net: nn.Module, **about) -> None:
-    """Write a net's weights and what is said about it to a safetensors file, atomically."""
-    write(path, net.state_dict(), {**about, "class": type(net).__name__})
+    """Write a net's weights and what is said about it to a safetensors file, atomically.
+
+    Of a net of minigen.nets also the arguments that it was made with, for `rebuild`, if they fit
+    JSON: an embedding of one's own doesn't.
+    """
+    about = {**about, "class": type(net).__name__}
+    if type(net) is getattr(nets, about["class"], None):
+        with suppress(TypeError, ValueError):
+            about["arguments"] = json.loads(json.dumps(getattr(net, "arguments", {})))
+    write(path, net.state_dict(), about)
+
+
+def rebuild(path: str | os.PathLike) -> nn.Module:
+    """The net of minigen.nets that was saved in path, made anew: its class, arguments and weights.
+
+    It is on the CPU, in the dtype that it was saved in. Nothing is run but the constructors of
+    minigen.nets. Raises ValueError for a net of another kind, or one whose file doesn't say how it
+    was made, which you make yourself and give to `load`, and where `load` does.
+    """
+    tensors, about = read(path)
+    name, arguments = about.get("class"), about.get("arguments")
+    yourself = "make the net yourself, and give it its weights by train.load(path, net)"
+    if name not in nets.__all__:
+        raise ValueError(f"{path} holds a {name}, which is no class of minigen.nets: {yourself}")
+    if arguments is None:
+        raise ValueError(f"{path} does not say what its {name} was made with: {yourself}")
+    try:
+        with torch.device("meta"):  # nothing is drawn, and no weights made on the file's word alone
+            net = getattr(nets, name)(**arguments)
+        first = next((key for key, _ in net.named_parameters() if key in tensors), None)
+        net.to(tensors[first].dtype if first else None)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} asks for a {name} that can't be made: {error}") from None
+    _fill(path, net, tensors, about, assign=True)
+    return net
 
 
 def load(path: str | os.PathLike, net: nn.Module) -> dict:
@@ -194,10 +230,14 @@ def load(path: str | os.PathLike, net: nn.Module) -> dict:
     are not finite; the net is then untouched.
     """
     tensors, about = read(path)
+    _fill(path, net, tensors, about)
+    return about
+
+
+def _fill(path, net: nn.Module, tensors: dict, about: dict, assign: bool = False) -> None:
     want = net.state_dict(keep_vars=True)
     check_same(path, tensors, want, f"a {about.get('class')}", f"this {type(net).__name__}")
     for name, x in want.items():
         if isinstance(x, nn.Parameter) and not tensors[name].isfinite().all():
             raise ValueError(f"{path} holds weights that are not finite: {name}")
-    net.load_state_dict(tensors)
-    return about
+    net.load_state_dict(tensors, assign=assign)

@@ -1,13 +1,15 @@
 """The one training loop: a step, a bar, checkpoints, and what happens when it is stopped."""
 
+import inspect
 import math
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minigen.shapes import check_count, readable
 
@@ -25,7 +27,9 @@ def fit(
     params: Params,
     *,
     steps: int,
-    lr: Rate = 1e-3,
+    lr: Rate | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    clip: float | None = None,
     ema: Ema | None = None,
     generator: Generators = None,
     checkpoint: str | os.PathLike | None = None,
@@ -36,8 +40,11 @@ def fit(
     """Minimise loss() over params with Adam, and yield the loss of each step, a detached scalar.
 
     `loss` takes no arguments: it draws its own batch and returns a scalar. `params` is a net or
-    parameters; `lr` a number or a function of the step 0, 1, …; `ema` an Ema of the same
-    parameters, moved after each step. Only what is asked for is trained: iterate over the losses.
+    parameters; `lr` a number or a function of the step 0, 1, …, 1e-3 unless given; `ema` an Ema of
+    the same parameters, moved after each step. Only what is asked for is trained: iterate over the
+    losses. `optimizer` is a torch.optim.Optimizer of the same parameters, made anew for this call,
+    that steps in place of Adam, at its own rates where lr is not given. With `clip`, gradients g
+    are first scaled by min(1, clip/‖g‖), ‖g‖ the norm of all together.
     With `checkpoint`, the state is written there each `every` steps and at the end, and the same
     call takes it up again and yields the rest: bit for bit that of a run never stopped, if `params`
     is the net, buffers and all, and `generator` names all the generators that `loss` draws from,
@@ -46,13 +53,16 @@ def fit(
     Under torchrun every process takes part: see `shard`. Nothing in the loop waits for an
     accelerator. Raises ValueError where the loss is no scalar, depends on nothing that is trained,
     or is no longer finite (on an accelerator noticed a little later), or the checkpoint belongs to
-    another run; OSError, at the call, where none can be written. [Kingma & Ba 2015]
+    another run; TypeError where a step of `optimizer` wants more than gradients; OSError, both at
+    the call, where no checkpoint can be written. [Kingma & Ba 2015]
     """
     if autocast not in (None, torch.bfloat16):
         raise ValueError(f"autocast must be torch.bfloat16 (no loss scaling), got {autocast}")
-    run = Run({"": params}, ema, generator)
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be a positive number, got {clip}")
+    run = Run({"": params}, ema, generator, optimizer=optimizer)
     precision = torch.autocast(run.device.type, autocast) if autocast else nullcontext()
-    descend = descent(run, "", lr)
+    descend = descent(run, "", lr, clip)
 
     def step(n: int) -> Tensor:
         with precision:
@@ -83,12 +93,14 @@ def cosine(lr: float, steps: int, warmup: int = 0) -> Callable[[int], float]:
     return at
 
 
-def descent(run: Run, who: str, lr: Rate) -> Callable[..., Tensor]:
+def descent(
+    run: Run, who: str, lr: Rate | None, clip: float | None = None
+) -> Callable[..., Tensor]:
     """The function (value, step number) that takes one step of Adam in one player's weights alone.
 
     It returns the value, detached; `shown` stands in for one that holds more than is to be shown.
     """
-    params, which = run.players[who], [*run.players].index(who)
+    params, groups = run.players[who], run.groups(who)
     inputs = params if len(run.players) > 1 else None  # the others' weights get no gradient
 
     def step(value: Tensor, n: int, shown: Tensor | None = None) -> Tensor:
@@ -99,7 +111,7 @@ def descent(run: Run, who: str, lr: Rate) -> Callable[..., Tensor]:
                 f"loss() must return a scalar that depends on the parameters, got shape "
                 f"{tuple(value.shape)}, requires_grad={value.requires_grad}: reduce with .mean()"
             )
-        run.adam.zero_grad(set_to_none=True)
+        run.optimizer.zero_grad(set_to_none=True)
         value.backward(inputs=inputs)
         if not any(p.grad is not None for p in params):
             raise ValueError(
@@ -107,10 +119,13 @@ def descent(run: Run, who: str, lr: Rate) -> Callable[..., Tensor]:
                 f"on others than those that are trained; does it use another net?"
             )
         processes.average(params)
+        if clip is not None:
+            nn.utils.clip_grad_norm_(params, clip)
         if readable(value):
             check_value(value.item(), n, who)
-        run.adam.param_groups[which]["lr"] = lr(n) if callable(lr) else lr
-        run.adam.step()
+        for group in groups if lr is not None else ():
+            group["lr"] = lr(n) if callable(lr) else lr
+        run.optimizer.step()
         return (value if shown is None else shown).detach()
 
     return step
@@ -133,6 +148,7 @@ def loop(
     """
     check_count(steps, "steps")
     check_count(every, "every")
+    processes.check_start()
     path = None if checkpoint is None else Path(checkpoint)
     if path and processes.rank() == 0:
         files.check_writable(path)
@@ -149,6 +165,7 @@ def loop(
                 value = processes.joined(step(n), first=n == first)
                 if run.ema:
                     run.ema.update()
+                run.step = n + 1
                 if path:
                     run.note(parts(value))
                 if (n + 1) % every == 0 or n + 1 == steps:
@@ -167,13 +184,45 @@ def loop(
         finally:
             bar.close()
 
-    return states()
+    return Steps(name, run, steps, states())
+
+
+class Steps(Iterator):
+    """The steps of a run, taken one by one as their losses are asked for, and not before.
+
+    An iterator, stopped like a generator by `break` or `close`; `step` is how many are done. One
+    that is thrown away before its first step has trained nothing, and says so in a UserWarning.
+    """
+
+    def __init__(self, name: str, run: Run, steps: int, states: Generator):
+        self.name, self.run, self.steps, self.states = name, run, steps, states
+
+    def __next__(self) -> Values:
+        return next(self.states)
+
+    @property
+    def step(self) -> int:
+        """How many are done, those of earlier runs with this checkpoint included."""
+        return self.run.step
+
+    def close(self) -> None:
+        """Stop here."""
+        self.states.close()
+
+    def __repr__(self) -> str:
+        done = f"{self.name}: {self.step} of {self.steps} steps done"
+        todo = f"; iterate over it to train: for loss in {self.name}(...): ..."
+        return done + (todo if self.step < self.steps else "")
+
+    def __del__(self, warn=warnings.warn):
+        if inspect.getgeneratorstate(self.states) == inspect.GEN_CREATED:
+            warn(f"nothing was trained: {self!r}", stacklevel=2)
 
 
 def _begin(run: Run, path: Path | None, steps: int) -> int:
     """Start from where all processes stand, or from the file if there is one; the first step."""
     processes.begin([*run.named.values(), *(run.ema.averages if run.ema else ())])
-    first = run.load(path, steps) if path and os.path.lexists(path) else 0
+    run.step = first = run.load(path, steps) if path and os.path.lexists(path) else 0
     if first == steps:
         _say(f"finished before: {path} holds all {steps} steps; delete it to train anew")
     elif first:

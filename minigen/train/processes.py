@@ -31,6 +31,17 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def check_start() -> None:
+    """Raises RuntimeError where Slurm has started several tasks that know nothing of each other."""
+    tasks = int(os.environ.get("SLURM_NTASKS") or 1)
+    if world() < tasks:
+        raise RuntimeError(
+            f"Slurm gave {tasks} tasks, but this process is one of {world()}: each task would "
+            f"train alone. Let torchrun start them, as examples/train_glyphs.slurm does; or, if "
+            f"this process is the only one, unset SLURM_NTASKS"
+        )
+
+
 @overload
 def shard(x: Tensor, /) -> Tensor:
     """Of one tensor, its slice."""

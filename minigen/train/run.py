@@ -1,4 +1,4 @@
-"""What a training run consists of: parameters, their average, Adam's moments, generators, batches.
+"""What a training run consists of: parameters, their average, an optimiser, generators, batches.
 
 All of it is one file. What that file holds is looked through before the run takes any of it up.
 """
@@ -22,13 +22,15 @@ class Run:
     """All that a training run needs to go on as if it had never stopped.
 
     `players` are what is trained, by name: one without a name, or several that take turns. They
-    share one Adam, which leaves alone what has no gradient, with a group of parameters for each.
+    share one Adam, which leaves alone what has no gradient, with a group of parameters for each;
+    one player may bring an `optimizer` of its own.
     The `data.batches` that draw from the generators belong to the run, too.
     """
 
     def __init__(
-        self, players: Mapping[str, Params], ema, generator: Generators, betas=(0.9, 0.999)
-    ):
+        self, players: Mapping[str, Params], ema, generator: Generators, betas=(0.9, 0.999),
+        optimizer: torch.optim.Optimizer | None = None,
+    ):  # fmt: skip
         if ema is not None and not isinstance(ema, Ema):
             raise TypeError(f"ema must be a train.Ema(net, decay), got {ema!r}")
         states = {who: named(params) for who, params in players.items()}
@@ -47,11 +49,22 @@ class Run:
         several = isinstance(generator, Sequence)
         self.generators = [*generator] if several else [] if generator is None else [generator]
         self.losses: dict[str, list[Tensor]] = {}
+        self.step = 0  # how many are done
+        if optimizer is not None:
+            state.check_optimizer(optimizer, self.params)
+        self.optimizer = self._adam(betas) if optimizer is None else optimizer
+
+    def _adam(self, betas: tuple[float, float]) -> torch.optim.Adam:
         groups = [{"params": params} for params in self.players.values()]
         try:
-            self.adam = torch.optim.Adam(groups, betas=betas, fused=True)
+            return torch.optim.Adam(groups, betas=betas, fused=True)
         except RuntimeError:  # a device or dtype without the fused kernel
-            self.adam = torch.optim.Adam(groups, betas=betas)
+            return torch.optim.Adam(groups, betas=betas)
+
+    def groups(self, who: str) -> list[dict]:
+        """The optimiser's groups of parameters that belong to a player."""
+        groups = self.optimizer.param_groups
+        return groups if len(self.players) == 1 else [groups[[*self.players].index(who)]]
 
     def note(self, losses: Mapping[str, Tensor]) -> None:
         """Keep the losses of a step, by whose they are, for the file."""
@@ -72,8 +85,9 @@ class Run:
         mine = [g.get_state() for g in self.generators], [b.rest.cpu().clone() for b in batches]
         everyone = processes.gather((*mine, [_sizes(b) for b in batches]))
         tensors = {f"net.{name}": x for name, x in self.named.items()}
-        for i, moments in self.adam.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{name}": x for name, x in moments.items()}
+        for i, p in enumerate(self.params):
+            known = self.optimizer.state.get(p, {})
+            tensors |= {f"optimizer.{i}.{name}": x for name, x in known.items()}
         if self.ema:
             tensors |= {f"ema.{i}": x for i, x in enumerate(self.ema.averages)}
         for rank, (states, orders, _) in enumerate(everyone):
@@ -92,6 +106,7 @@ class Run:
                 )
         about = {"step": step, "processes": len(everyone), "generators": len(self.generators)}
         about |= {"updates": self.ema.updates if self.ema else None, "losses": [*self.losses]}
+        about["optimizer"] = type(self.optimizer).__name__
         if not processes.rank():
             files.write(path, tensors, {**about, "batches": [sizes for *_, sizes in everyone]})
 
@@ -102,7 +117,7 @@ class Run:
         Raises ValueError, before anything is changed, where it is not whole or another run's.
         """
         tensors, about = files.read(path)
-        state.check_facts(path, about, steps)
+        state.check_facts(path, about, steps, type(self.optimizer).__name__)
         net = {name[4:]: x for name, x in tensors.items() if name.startswith("net.")}
         files.check_same(path, net, self.named, "a run", "the net that is to be trained")
         rank = processes.rank() if about["processes"] == processes.world() else 0
@@ -119,21 +134,21 @@ class Run:
                 f"same, made anew before it starts, or delete the file"
             )
         averages = self.ema.averages if self.ema else []
-        want = state.wanted(tensors, about, self.params, averages, self.generators)
+        known = state.after_a_step(self.optimizer, self.params)
+        want = state.wanted(tensors, about, known, averages, self.generators)
         state.check(path, tensors, about, want, self.trained, self.generators)
-        self._take(tensors, about, rank, batches)
+        self._take(tensors, about, rank, batches, known)
         return about["step"]
 
-    def _take(self, tensors: dict[str, Tensor], about: dict, rank: int, batches: list) -> None:
+    def _take(self, tensors: dict[str, Tensor], about: dict, rank: int, batches, known) -> None:
         """Write a state into the run; nothing of it is looked at any more."""
         for name, x in self.named.items():
             x.copy_(tensors[f"net.{name}"])
-        moments = {i: {} for i in range(len(self.params))}
-        for name, x in tensors.items():
-            if name.startswith("adam."):
-                _, i, key = name.split(".")
-                moments[int(i)][key] = x
-        self.adam.load_state_dict({**self.adam.state_dict(), "state": moments})
+        for i, (p, seen) in enumerate(zip(self.params, known, strict=True)):
+            found = {key: tensors.get(f"optimizer.{i}.{key}") for key in seen}
+            self.optimizer.state[p] = {
+                key: x.to(seen[key].device) for key, x in found.items() if x is not None
+            }
         if self.ema:
             for i, x in enumerate(self.ema.averages):
                 x.copy_(tensors[f"ema.{i}"])

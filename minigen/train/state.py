@@ -1,5 +1,6 @@
 """What the file of a training run may hold: all of it is looked through before any is taken up."""
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -29,6 +30,7 @@ def _names(x: object) -> bool:
 
 FACTS = {
     "step": _whole(1),
+    "optimizer": lambda x: isinstance(x, str),
     "processes": _whole(1),
     "generators": _whole(0),
     "updates": lambda x: x is None or _whole(0)(x),
@@ -37,7 +39,7 @@ FACTS = {
 }
 
 
-def check_facts(path, about: dict, steps: int) -> None:
+def check_facts(path, about: dict, steps: int, optimizer: str) -> None:
     """Raises ValueError unless the facts in a file are those of a run of at most so many steps."""
     if "step" not in about:
         raise ValueError(f"{path} holds a net, not the state of a training run: use train.load")
@@ -54,6 +56,11 @@ def check_facts(path, about: dict, steps: int) -> None:
             f"{path} holds step {about['step']} of a longer run than steps={steps}: ask for as "
             f"many, or delete it to start anew"
         )
+    if about["optimizer"] != optimizer:
+        raise ValueError(
+            f"{path} was written by a run stepped by {about['optimizer']}, this one is stepped by "
+            f"{optimizer}: give it the same, or delete the file"
+        )
     if about["updates"] is not None and about["updates"] < about["step"]:
         raise ValueError(f"{path} can't be taken up: its average has missed steps")
 
@@ -66,20 +73,53 @@ def sources(generators: int, batches: Sequence, ema: bool) -> str:
     return f"{generators} generators, {len(batches)} data.batches on them{of} and {average}"
 
 
+def check_optimizer(optimizer: object, params: Sequence[Tensor]) -> None:
+    """Raises TypeError or ValueError where an optimiser of the user's own can't do the steps."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"optimizer must be a torch.optim.Optimizer of the parameters that are trained, such "
+            f"as torch.optim.SGD(net.parameters(), lr=0.1), got {optimizer!r}"
+        )
+    own = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
+    if own != {*map(id, params)}:
+        raise ValueError("optimizer moves other parameters than those that are trained")
+    name = type(optimizer).__name__
+    try:
+        known = after_a_step(optimizer, params)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} can't be used, as its step wants more than gradients: {error}"
+        ) from None
+    if wrong := {k for each in known for k, x in each.items() if not isinstance(x, Tensor)}:
+        raise TypeError(f"{name} can't be resumed, as its {min(wrong)} is no tensor")
+
+
+def after_a_step(optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> list[dict]:
+    """What an optimiser knows of each parameter once it has stepped: a copy is asked to."""
+    twin = copy.deepcopy(optimizer)
+    pairs = zip(optimizer.param_groups, twin.param_groups, strict=True)
+    twins = {id(p): q for a, b in pairs for p, q in zip(a["params"], b["params"], strict=True)}
+    for q in twins.values():
+        q.grad = torch.zeros_like(q)
+    twin.step()
+    return [twin.state.get(twins[id(p)], {}) for p in params]
+
+
 def wanted(
     tensors: Mapping[str, Tensor],
     about: dict,
-    params: Sequence[Tensor],
+    known: Sequence[Mapping[str, Tensor]],
     averages: Sequence[Tensor],
     generators: Sequence[torch.Generator],
 ) -> dict[str, Tensor]:
     """Tensors of the names, shapes and dtypes that a file of these facts holds beside the net's."""
-    begun = {name.split(".")[1] for name in tensors if name.startswith("adam.")}
+    begun = {name.split(".")[1] for name in tensors if name.startswith("optimizer.")}
     want = {f"ema.{i}": x for i, x in enumerate(averages)}
-    for i, p in enumerate(params):
-        if str(i) in begun or not begun:  # a parameter that no loss has used has no moments
-            want |= {f"adam.{i}.exp_avg": p, f"adam.{i}.exp_avg_sq": p}
-            want[f"adam.{i}.step"] = _floating(tensors, f"adam.{i}.step", ())
+    for i, state in enumerate(known):
+        if str(i) in begun or not begun:  # of a parameter that no loss has used nothing is known
+            for key, x in state.items():
+                name = f"optimizer.{i}.{key}"
+                want[name] = x if x.ndim else _floating(tensors, name, ())
     for rank, sizes in enumerate(about["batches"]):
         want |= {f"generator.{rank}.{i}": g.get_state() for i, g in enumerate(generators)}
         for i in range(len(sizes)):
@@ -102,7 +142,7 @@ def flaw(name: str, x: Tensor) -> str | None:
         return None
     if x.is_floating_point() and not x.isfinite().all():
         return "is not finite"
-    signed = not name.startswith("adam.") or name.endswith(".exp_avg")
+    signed = name[:10] != "optimizer." or not name.endswith((".exp_avg_sq", ".step"))
     return None if signed or (x >= 0).all() else "is negative"
 
 
@@ -143,7 +183,7 @@ def check(path, tensors, about, want, net, generators) -> None:
             wrong = flaw_of_state(x, generators[int(where[1])])
         elif kind == "batches":
             wrong = flaw_of_order(x, *about["batches"][int(where[0])][int(where[1])])
-        elif kind == "adam" and where[-1] == "step":
+        elif kind == "optimizer" and where[-1] == "step" and about["optimizer"] == "Adam":
             wrong = flaw_of_count(x, about)
         else:
             wrong = flaw(name, x) if kind != "net" or name in net else None
