@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
+SITE := $(VENV)/.site
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root) # in a container; Lab refuses otherwise
@@ -12,7 +13,7 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root) # in a container; Lab re
 # One thread per process and kernel: small tensors on two spinning threads are 2-64 times slower.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help lab test test-browser test-oldest test-newest student bench claims checkpoints
+.PHONY: help lab test test-browser test-oldest test-newest student site bench claims checkpoints
 .PHONY: lint format clean
 
 help: ## say what can be made
@@ -24,7 +25,7 @@ lab: $(READY) ## open JupyterLab on the lectures
 test: lint ## check style, run the unit tests and every notebook
 	$(BIN)/python -m pytest
 
-test-browser: $(BROWSER) ## run each lecture in JupyterLab in a real browser
+test-browser: $(BROWSER) $(SITE) ## run each lecture in JupyterLab in a real browser, and look at the site
 	$(BIN)/python -m pytest -m browser -n 0 tests
 
 test-oldest: ## run the unit tests on the oldest packages allowed, under Python 3.11
@@ -42,8 +43,11 @@ test-newest: ## run the unit tests on the newest packages there are
 student: $(READY) ## write the notebooks without solutions to build/student
 	$(BIN)/python .ci/student.py
 
+site: $(SITE) ## build the site to read, from the stored outputs, in build/site
+	$(BIN)/python site/build.py
+
 bench: $(READY) ## measure the speed figures (several minutes, nothing else running)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks | tee benchmarks/speed.txt
 
 claims: $(READY) ## run the slow controls of the lectures' claims again (half an hour)
 	$(BIN)/python -m benchmarks.claims
@@ -76,4 +80,8 @@ $(READY): pyproject.toml constraints.txt
 $(BROWSER): $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]' || \
 	  echo "playwright could not be installed: the browser tests will be skipped" >&2
+	@touch $@
+
+$(SITE): $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[site]'
 	@touch $@
