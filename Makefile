@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
 DESK := $(VENV)/.desk
+SITE := $(VENV)/.site
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root) # in a container; Lab refuses otherwise
@@ -13,8 +14,8 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root) # in a container; Lab re
 # One thread per process and kernel: small tensors on two spinning threads are 2-64 times slower.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help lab test test-browser test-desk test-oldest test-newest student assignment bench claims checkpoints
-.PHONY: lint format clean
+.PHONY: help lab test test-browser test-desk test-oldest test-newest lint format clean
+.PHONY: student assignment site bench claims checkpoints
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -25,7 +26,7 @@ lab: $(READY) ## open JupyterLab on the lectures
 test: lint ## check style, run the unit tests and every notebook
 	$(BIN)/python -m pytest
 
-test-browser: $(BROWSER) ## run each lecture in JupyterLab in a real browser
+test-browser: $(BROWSER) $(SITE) ## run each lecture in JupyterLab in a real browser, and look at the site
 	$(BIN)/python -m pytest -m browser -n 0 tests
 
 test-desk: $(DESK) ## grade a small class with nbgrader
@@ -49,8 +50,11 @@ student: $(READY) ## write the notebooks without solutions to build/student
 assignment: $(DESK) ## write an nbgrader course of all exercises to build/course
 	$(BIN)/python .ci/assignment.py
 
+site: $(SITE) ## build the site to read, from the stored outputs, in build/site
+	$(BIN)/python site/build.py
+
 bench: $(READY) ## measure the speed figures (several minutes, nothing else running)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks | tee benchmarks/speed.txt
 
 claims: $(READY) ## run the slow controls of the lectures' claims again (half an hour)
 	$(BIN)/python -m benchmarks.claims
@@ -87,4 +91,8 @@ $(BROWSER): $(READY)
 
 $(DESK): $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[teach]'
+	@touch $@
+
+$(SITE): $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[site]'
 	@touch $@

@@ -13,7 +13,7 @@ Tags: raises-exception     the cell must fail: the check of a stub
                            function NAME_solution, so that nobody's own is overwritten; the code
                            cell after it repeats the check of that, and is tagged solution-check
       control              the cell with the slider; what is stored in place of the widget are the
-                           figures it showed, for readers without a kernel
+                           figures it showed, for readers without a kernel, and all its frames
       nbval-ignore-output  the output is not compared (needed with control); a cell after it prints
                            the function at a few fixed values
 """
@@ -43,6 +43,7 @@ KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 # socket, and now and then miss that reply until the time-out. Nothing here needs them there.
 OutputWidget.sync_state = lambda self: None
 VIEW = "application/vnd.jupyter.widget-view+json"
+FRAMES = "application/vnd.minigen.frames+json"  # of .ci/pictures.py, which the kernel loads
 
 
 def tags(cell) -> list[str]:
@@ -123,8 +124,10 @@ def execute(nb, cwd: Path = NOTEBOOKS, timeout: int = 600):
         resources=where,
         record_timing=False,
         coalesce_streams=True,
+        extra_arguments=["--IPKernelApp.extra_extensions=pictures"],
     )
-    client.execute()
+    folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
+    client.execute(env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))})
     for cell in code(nb):
         tidy(cell, client.widget_state)
     nb.metadata = nbformat.from_dict({"kernelspec": KERNEL})
@@ -134,7 +137,7 @@ def execute(nb, cwd: Path = NOTEBOOKS, timeout: int = 600):
 def tidy(cell, state: dict) -> None:
     """Leave in the outputs what the next run gives again, and refuse what no reader should see."""
     cell.metadata.pop("execution", None)
-    cell.outputs = [new for old in cell.outputs for new in static(old, state, cell)]
+    cell.outputs = with_frames([new for old in cell.outputs for new in static(old, state, cell)])
     for out in cell.outputs:
         if out.get("name") == "stderr":
             raise ValueError(f"a cell prints to stderr: {start(cell)}\n{out.text[:400]}")
@@ -145,9 +148,10 @@ def tidy(cell, state: dict) -> None:
         for kind, value in out.get("data", {}).items():
             if kind.startswith("text/"):
                 out.data[kind] = without_addresses(value)
-    failed = any(out.output_type == "error" for out in cell.outputs)
-    if failed != ("raises-exception" in tags(cell)):
-        raise ValueError(f"tagged raises-exception, but nothing was raised: {start(cell)}")
+    errors = [out.evalue for out in cell.outputs if out.output_type == "error"]
+    if bool(errors) != ("raises-exception" in tags(cell)):
+        why = errors[0] if errors else "tagged raises-exception, but nothing was raised"
+        raise ValueError(f"{why}: {start(cell)}")
 
 
 def without_addresses(text: str) -> str:
@@ -171,6 +175,14 @@ def static(out, state: dict, cell) -> list:
         out.data["text/plain"] = " ".join(bar.split())  # tqdm pads with spaces of other widths
     del out.data[VIEW]
     return [out]
+
+
+def with_frames(outputs: list) -> list:
+    """The outputs, the frames of a control joined with the figure that it shows at its start."""
+    frames = [o for o in outputs if FRAMES in o.get("data", {})]
+    for figure in (o for o in outputs if frames and "image/png" in o.get("data", {})):
+        figure.data |= frames[0].data
+    return [o for o in outputs if o not in frames]
 
 
 def descendants(model: str, state: dict):

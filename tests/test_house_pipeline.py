@@ -1,6 +1,8 @@
 """How notebooks are made: what the pipeline keeps and refuses, and what the student gets."""
 
+import base64
 import importlib.util
+import io
 from pathlib import Path
 
 import jupytext
@@ -8,6 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -96,6 +99,48 @@ def test_the_cells_are_formatted_counted_and_tagged(lecture):
     assert cells[5].metadata == {"tags": ["solution"], "jupyter": {"source_hidden": True}}
     assert cells[6].metadata == {"tags": ["solution-check"]}
     assert lecture.metadata == {"kernelspec": notebook.KERNEL}
+
+
+FIGURES = """
+# %%
+import matplotlib.pyplot as plt
+import torch
+from minigen import widgets
+
+fig, axes = plt.subplots(1, 2)
+axes[0].plot([1, 2], label="a")
+axes[0].plot([2, 1], label="b")
+axes[0].legend()
+axes[0].set(title=r"$\\lambda_1$ of $\\hat x$", xlabel="steps", ylabel="error")
+axes[1].set(title="right")
+plt.show()
+
+# %% tags=["control", "nbval-ignore-output"]
+draw = lambda v, ax: (ax.imshow(torch.rand(PIXELS, PIXELS)), ax.set(title=f"v = {v}"))
+widgets.slider(draw, [0.5, 1.0, 2.0], name="v", start=1, size=(8, 8))
+"""
+
+
+def test_figures_say_what_they_show_and_a_control_keeps_its_frames(tmp_path):
+    figure, control = texts(built(FIGURES.replace("PIXELS", "9"), tmp_path))
+    assert figure[0].metadata["image/png"]["alt"] == "λ_1 of x: error against steps: a, b; right"
+    assert [o.output_type for o in control] == ["display_data"]  # frames and figure are one output
+    frames, png = (control[0].data[kind] for kind in (notebook.FRAMES, "image/png"))
+    assert (frames["name"], frames["start"]) == ("v", 1)
+    said = [(f["label"], f["alt"]) for f in frames["frames"]]
+    assert said == [("0.5", "v = 0.5"), ("1", "v = 1.0"), ("2", "v = 2.0")]
+    pictures = [picture(f["webp"]) for f in frames["frames"]]
+    assert [p.size for p in pictures] == [picture(png).size] * 3
+    assert pictures[0].tobytes() != pictures[1].tobytes()
+
+
+def picture(code: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(code)))
+
+
+def test_frames_that_would_swell_a_notebook_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="frames of a control take [0-9]{6,} bytes"):
+        built(FIGURES.replace("PIXELS", "600"), tmp_path)
 
 
 def test_a_second_run_changes_nothing(lecture, tmp_path):
