@@ -9,9 +9,12 @@ from torch import Tensor
 
 from minigen import paths
 from minigen.checks import Wrong, ask, call, draws
+from minigen.checks.schedule_numbers import ESTIMATE_SLIPS, ORDER_SLIPS, estimate, order
+from minigen.paths import GaussianPath
+from minigen.shapes import like
 
 BORROWED = ("ddim", "targets")  # the rooms that would do the homework
-B, D, S, N = 5, 3, 4, 6
+B, D = 5, 3
 _draws = partial(draws, std=1.3)
 
 
@@ -31,9 +34,7 @@ ANGLE_SLIPS = {
     "the angle must rise everywhere: noise is added, never taken away": (
         lambda t: END * t + 0.4 * torch.sin(2 * math.pi * t)
     ),
-    "that is the angle proportional to time, lecture 3's cosine: make it your own": (
-        lambda t: END * t
-    ),
+    "that is the angle proportional to time, paths.Cosine: make it your own": (lambda t: END * t),
     "an angle depends on its own time only, yours on the batch": (
         lambda t: END * (t - t.min()) ** 2 / (t.max() - t.min()) ** 2
     ),
@@ -69,6 +70,16 @@ def angle(function: Callable) -> None:
     if float(bend.max()) > 0.2:
         raise Wrong(f"{why[6]} {float(bend.max()):.1g} of its mean within a 400th")
     print(f"right: an angle from 0 to {float(phi[-1]):.3f}, so that a(1) = {left:.3f}")
+
+
+class _Odd(GaussianPath):
+    """A path off the circle, on which a formula for another path is wrong."""
+
+    def a(self, t):
+        return 1 - 0.9 * t**1.5
+
+    def b(self, t):
+        return 0.2 * t + 0.9 * t**2
 
 
 # The loss ---------------------------------------------------------------------------------------
@@ -110,10 +121,16 @@ def x0_loss(function: Callable) -> None:
 
     x0, eps (B, D), t (B,). Raises NotYet, or Wrong with a diagnosis.
     """
-    net = lambda xt, t: torch.sin(xt + 2 * t[:, None]) - 0.4
+    weight = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+    net = lambda xt, t: torch.sin(weight * xt + 2 * t[:, None]) - 0.4
     t = torch.linspace(0.15, 0.8, B, dtype=torch.float64)
     x0, eps = _draws(B, D, seed=21), _draws(B, D, seed=22)
-    ask("the loss", function, _loss, LOSS_SLIPS, net, paths.Cosine(), x0, eps, t)
+    answer = ask("the loss", function, _loss, LOSS_SLIPS, net, _Odd(), x0, eps, t)
+    if not answer.requires_grad:
+        raise Wrong(
+            "the values are right, but no gradient leads from the loss to the network: was its "
+            "answer detached?"
+        )
     print("right: the loss of each sample, at its own time")
 
 
@@ -147,7 +164,17 @@ def _unscaled(denoise, path, xT, ts) -> Tensor:
     return x
 
 
+def _circle(denoise, path, xT, ts) -> Tensor:
+    return _sample(denoise, paths.Cosine(), xT, ts)
+
+
 SAMPLE_SLIPS = {
+    "you return the last guess x̂0; the state goes one step further, with the noise b_s ε̂": (
+        lambda denoise, path, xT, ts: denoise(_sample(denoise, path, xT, ts[:-1]), ts[-2])
+    ),
+    "the coefficients are the path's own, path.a(t) and path.b(t); you used cos and sin of πt/2": (
+        _circle
+    ),
     "the denoiser is asked at t, where x stands, not at s, where it goes": partial(
         _sample, asked=1
     ),
@@ -166,81 +193,11 @@ def sample(function: Callable) -> None:
 
     xT (B, D), ts (N,). Raises NotYet, or Wrong with a diagnosis.
     """
-    denoise = lambda xt, t: 0.6 * torch.tanh(xt * (1 + t)) + 0.3
+    denoise = lambda xt, t: 0.6 * torch.tanh(xt * (1 + like(t, xt))) + 0.3
     ts = torch.tensor([0.95, 0.7, 0.4, 0.25, 0.1], dtype=torch.float64)
     xT = _draws(B, D, seed=23)
-    ask("the sample", function, _sample, SAMPLE_SLIPS, denoise, paths.Cosine(), xT, ts)
+    ask("the sample", function, _sample, SAMPLE_SLIPS, denoise, _Odd(), xT, ts)
     print("right: the end of four steps, for five samples")
-
-
-# The numbers ------------------------------------------------------------------------------------
-
-
-def _order(n, errors, *, log=torch.log, sign=-1.0, swapped=False) -> Tensor:
-    x, y = (errors, n) if swapped else (n, errors)
-    x, y = log(x), log(y)
-    return sign * ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
-
-
-def _ends(n, errors) -> Tensor:
-    return -torch.log(errors[-1] / errors[0]) / torch.log(n[-1] / n[0])
-
-
-ORDER_SLIPS = {
-    "an order is positive: the error falls like n^(−order)": partial(_order, sign=1.0),
-    "take logarithms of both: error = c n^(−order) is a line in log n and log error": partial(
-        _order, log=lambda x: x
-    ),
-    "you fitted log n to log error; the error is the one that scatters": partial(
-        _order, swapped=True
-    ),
-    "you used the first and the last point only: fit a line to all": _ends,
-    "that is how often the error halves a step, not a slope in log n": lambda n, errors: (
-        errors[:-1] / errors[1:]
-    ).mean(),
-}
-
-
-def order(function: Callable) -> None:
-    """Checks order(n, errors) -> (), the slope of least squares of −log error against log n.
-
-    n, errors (N,). Raises NotYet, or Wrong with a diagnosis.
-    """
-    n = 2.0 ** torch.arange(3, 3 + N, dtype=torch.float64)
-    errors = 3 * n**-1.1 * torch.exp(0.2 * _draws(N, seed=24))
-    ask("the order", function, _order, ORDER_SLIPS, n, errors)
-    print("right: the slope through all six points")
-
-
-def _estimate(runs, *, over=1, correction=1, root=True, n=None, scale=True) -> Tensor:
-    means = runs.mean(over)
-    var = means.var(correction=correction) / ((n or len(means)) if scale else 1)
-    return torch.stack([runs.mean(), var.sqrt() if root else var])
-
-
-ESTIMATE_SLIPS = {
-    "that is the spread of the trainings: the error of their mean is smaller by √S": partial(
-        _estimate, scale=False
-    ),
-    "that is its square, a variance": partial(_estimate, root=False),
-    "you divided by S: a variance estimated with its own mean has S − 1": partial(
-        _estimate, correction=0
-    ),
-    "all S·N numbers are not independent: the N draws of one training share its luck": lambda r: (
-        torch.stack([r.mean(), (r.var() / r.numel()).sqrt()])
-    ),
-    "you averaged over the trainings, not over the draws of each": partial(_estimate, over=0),
-}
-
-
-def estimate(function: Callable) -> None:
-    """Checks estimate(runs) -> (2,): the mean, and its standard error from S trainings.
-
-    runs (S, N): S trainings, N draws of each. Raises NotYet, or Wrong with a diagnosis.
-    """
-    runs = _draws(S, 1, seed=25) + 0.3 * _draws(S, N, seed=26)
-    ask("(mean, error)", function, _estimate, ESTIMATE_SLIPS, runs)
-    print("right: the mean of four trainings, with their error")
 
 
 SLIPS = {
