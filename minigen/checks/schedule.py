@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from minigen import paths
-from minigen.checks import Wrong, ask, call, draws
+from minigen.checks import Wrong, ask, call, described, draws
 from minigen.checks.schedule_numbers import ESTIMATE_SLIPS, ORDER_SLIPS, estimate, order
 from minigen.paths import GaussianPath
 from minigen.shapes import like
@@ -51,7 +51,9 @@ def angle(function: Callable) -> None:
     """
     t = torch.linspace(0, 1, 401, dtype=torch.float64)
     phi = call(function, t)
-    if not isinstance(phi, Tensor) or phi.shape != t.shape or not bool(torch.isfinite(phi).all()):
+    if not isinstance(phi, Tensor):
+        raise Wrong(f"the angle should be one tensor of shape (B,), got {described(phi)}")
+    if phi.shape != t.shape or not bool(torch.isfinite(phi).all()):
         raise Wrong("the angle should be one finite number for each time, (B,) -> (B,)")
     why = [*ANGLE_SLIPS]
     if not torch.allclose(call(function, t[100:300]), phi[100:300]):
