@@ -35,13 +35,14 @@ def main(target: Path = ROOT / "build" / "site") -> int:
 def gather(source: Path) -> None:
     """Write every page of the site as Markdown or as a notebook; the README is the front page."""
     shutil.copytree(ROOT / "notebooks" / "figures", source / "notebooks" / "figures")
-    for folder in ("data", "benchmarks/claims", "site", "api"):
+    for folder in ("data", "benchmarks/claims", "examples", "site", "api"):
         (source / folder).mkdir(parents=True)
     readme, contents = ROOT / "README.md", ROOT / "site" / "_contents.md"
     pages = {"index": readme.read_text("utf-8") + contents.read_text("utf-8")}
     pages |= {"benchmarks/claims/README": claims(), "benchmarks/README": speed()}
     pages |= {f"api/{name}": page for name, page in api.pages(ROOT / "minigen").items()}
-    for page in [*ROOT.glob("C*.md"), *ROOT.glob("data/*.md"), *ROOT.glob("site/[a-z]*.md")]:
+    beside = [page for folder in ("data", "examples") for page in (ROOT / folder).glob("*.md")]
+    for page in [*ROOT.glob("C*.md"), *beside, *ROOT.glob("site/[a-z]*.md")]:
         pages[str(page.relative_to(ROOT).with_suffix(""))] = page.read_text("utf-8")
     for page in ROOT.glob("notebooks/*.md"):
         pages[f"notebooks/{page.stem}"] = linked(page.read_text("utf-8"))
