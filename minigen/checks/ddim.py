@@ -198,22 +198,22 @@ SLERP_SLIPS = {
         _arc, dim=-1
     ),
     "you interpolated the unit vectors: the lengths of a and b are lost": _unit,
-    "divide by sin θ, or u = 0 does not give a": partial(_arc, below=torch.ones_like),
-    "divide by sin θ; you divided by θ": partial(_arc, below=lambda theta: theta),
-    "θ is the arc cosine of the dot product; you took the arc sine": partial(
+    "divide by sin ω, or u = 0 does not give a": partial(_arc, below=torch.ones_like),
+    "divide by sin ω; you divided by ω": partial(_arc, below=lambda theta: theta),
+    "ω is the arc cosine of the dot product; you took the arc sine": partial(
         _arc, angle=torch.asin
     ),
-    "cos uθ a + sin uθ b turns towards a vector at right angles to a, which b is not: the weight "
-    "of a is sin (1 − u)θ / sin θ": partial(
+    "cos uω a + sin uω b turns towards a vector at right angles to a, which b is not: the weight "
+    "of a is sin (1 − u)ω / sin ω": partial(
         _arc, below=torch.ones_like, of_a=lambda u, theta: torch.cos(u * theta)
     ),
-    "the weights are sines of (1 − u)θ and uθ; you took cosines, over sin θ": partial(
+    "the weights are sines of (1 − u)ω and uω; you took cosines, over sin ω": partial(
         _arc, **COSINES
     ),
-    "the weights are sines of (1 − u)θ and uθ over sin θ; you took cosines for all three": partial(
+    "the weights are sines of (1 − u)ω and uω over sin ω; you took cosines for all three": partial(
         _arc, **COSINES, below=torch.cos
     ),
-    "cos and sin of u π/2 fit a right angle only: each sample has its own θ": (
+    "cos and sin of u π/2 fit a right angle only: each sample has its own ω": (
         lambda a, b, u: math.cos(u * math.pi / 2) * a + math.sin(u * math.pi / 2) * b
     ),
     "the dot product must be divided by both lengths; you divided by their squares": partial(
@@ -222,7 +222,7 @@ SLERP_SLIPS = {
     "you made the straight line a unit vector: the lengths of a and b are lost": partial(
         _rescaled, long=lambda *lengths: 1
     ),
-    "θ is the arc cosine of the dot product of the directions; you left out the arc cosine": (
+    "ω is the arc cosine of the dot product of the directions; you left out the arc cosine": (
         partial(_arc, angle=lambda cosine: cosine)
     ),
 }
