@@ -1,11 +1,11 @@
 """The bundled checkpoints are as good as the page beside them says: measured again, not trusted."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from scripts import script
 from torch import nn
 
 from minigen import data, ddpm, flow, judge, nets, paths, targets, train
@@ -17,10 +17,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 @pytest.fixture(scope="module")
 def recipes():
-    spec = importlib.util.spec_from_file_location("make", FOLDER / "make_checkpoints.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("data/make_checkpoints.py")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@
 """
 
 import ast
-import importlib.util
 import inspect
 import math
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from scripts import script
 
 from minigen import ddim
 from minigen.checks import ddim as check
@@ -26,18 +26,10 @@ ROOT = Path(__file__).parents[1]
 NAME = "04_ddim"
 
 
-def script(name: str):
-    """A file of .ci/ as a module."""
-    spec = importlib.util.spec_from_file_location(f"ci_{name}", ROOT / ".ci" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def grade():
     """The graded check, with the digest of the library as it is."""
-    module = script("grade")
+    module = script(".ci/grade.py")
     module.DIGEST = module.digest(ROOT / "minigen")
     return module.grade
 
@@ -105,7 +97,7 @@ def test_a_cheat_is_refused(grade, name):
 def answers(path: Path):
     """(room, check, the solution's function) of each exercise of a notebook."""
     cells = nbformat.read(path, 4).cells
-    made = script("assignment")
+    made = script(".ci/assignment.py")
     for i, cell in enumerate(cells):
         if "raises-exception" in made.tags(cell):
             room, name, answer = made.call_of(cell, cells)
@@ -163,7 +155,7 @@ def course(tmp_path_factory):
     from nbgrader.api import Gradebook
 
     folder = tmp_path_factory.mktemp("desk") / "course"
-    made = script("assignment")
+    made = script(".ci/assignment.py")
     assert made.main(["--to", str(folder), NAME]) == 0
     nbgrader(folder, "generate_assignment", NAME)
     released = folder / "release" / NAME / f"{NAME}.ipynb"
@@ -235,4 +227,4 @@ def test_proofs_wait_for_the_instructor_and_feedback_names_the_slip(course):
 
 def test_an_existing_course_is_not_overwritten(course):
     with pytest.raises(SystemExit):
-        script("assignment").main(["--to", str(course[0]), NAME])
+        script(".ci/assignment.py").main(["--to", str(course[0]), NAME])

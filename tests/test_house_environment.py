@@ -1,6 +1,5 @@
 """One environment: pyproject.toml allows, constraints.txt pins, conda and the README repeat."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from scripts import script
 
 import minigen
 
@@ -80,10 +80,7 @@ def test_the_pins_are_complete():
 @pytest.fixture
 def oldest():
     """.ci/oldest.py as a module."""
-    spec = importlib.util.spec_from_file_location("ci_oldest", ROOT / ".ci" / "oldest.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(".ci/oldest.py")
 
 
 def test_the_oldest_packages_are_the_declared_minima(oldest):

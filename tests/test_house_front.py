@@ -1,11 +1,11 @@
 """The front door: the README's table, the citation, the workflow, and what a first cell says."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+from scripts import script
 
 import minigen
 
@@ -15,10 +15,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def front():
     """.ci/front.py as a module."""
-    spec = importlib.util.spec_from_file_location("ci_front", ROOT / ".ci" / "front.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(".ci/front.py")
 
 
 def test_the_readme_lists_every_lecture_in_its_own_words(front):

@@ -1,7 +1,6 @@
 """How notebooks are made: what the pipeline keeps and refuses, and what the student gets."""
 
 import base64
-import importlib.util
 import io
 from pathlib import Path
 
@@ -11,20 +10,13 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
+from scripts import script
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def tool(name: str):
-    """A script of .ci/ as a module."""
-    spec = importlib.util.spec_from_file_location(f"ci_{name}", ROOT / ".ci" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-notebook, student = tool("notebook"), tool("student")
+notebook, student = script(".ci/notebook.py"), script(".ci/student.py")
 
 LECTURE = '''
 # %% [markdown]

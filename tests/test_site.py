@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import test_browser
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from scripts import script
 
 ROOT = Path(__file__).parents[1]
 LECTURES = sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb"))
@@ -24,10 +25,7 @@ chromium = test_browser.chromium
 def build():
     """site/build.py as a module, which finds its neighbour `api`."""
     sys.path.insert(0, str(ROOT / "site"))
-    spec = importlib.util.spec_from_file_location("site_build", ROOT / "site" / "build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
+    yield script("site/build.py")
     sys.path.remove(str(ROOT / "site"))
 
 
