@@ -10,7 +10,9 @@ PATHS = {
     "linear": paths.Linear(),
     "cosine": paths.Cosine(),
     "vp": paths.VP(),
+    "sub-vp": paths.SubVP(),
     "ve": paths.VE(),
+    "edm": paths.EDM(7.0),
     "ddpm-linear": paths.DDPM(ddpm.linear_betas()),
     "ddpm-cosine-37": paths.DDPM(ddpm.cosine_betas(37)),
 }

@@ -355,3 +355,37 @@ def test_the_noise_of_a_root_keeps_its_digits_near_the_data():
     assert_close(paths.VP().b2(t), 0.1 * t, rtol=1e-10, atol=0)
     assert_close(paths.VP().b(t), (0.1 * t).sqrt(), rtol=1e-10, atol=0)
     assert paths.Linear().b(t) is not t  # nobody's time is changed in place
+
+
+@every_path
+def test_time_undoes_sigma(path, dtype, device):
+    """The closed forms, and the bisection of a path that has none."""
+    t = torch.tensor([0.011, 0.3037, 0.5, 0.871, 1.0], dtype=dtype, device=device)
+    sigma = path.sigma(t)
+    tol = 1e-12 if dtype == torch.float64 else 1e-5
+    by_bisection = paths.GaussianPath._time(path, shapes.wide(sigma)).to(dtype)
+    assert path.time(sigma).dtype == dtype and path.time(sigma[1]).shape == ()
+    # near t = 1 a few paths hardly move their sigma's digits, or move them by all there are
+    assert_close(path.time(sigma), t, rtol=tol * 100, atol=tol * 100)
+    assert_close(path.time(sigma), by_bisection, rtol=tol * 100, atol=tol * 100)
+    assert_close(path.sigma(path.time(sigma[:4])), sigma[:4], rtol=tol * 10, atol=0)
+    start = path.sigma(torch.zeros((), dtype=dtype, device=device))
+    assert_close(path.time(start), torch.zeros_like(start), rtol=0, atol=1e-6)
+
+
+@every_path
+def test_a_level_that_the_path_does_not_reach_is_named(path):
+    for bad in (float("nan"), -0.1, 1e30 if float(path.a(torch.ones(()).double())) else -1.0):
+        with pytest.raises(ValueError, match=r"sigma = .* is not on .*, whose sigma runs from"):
+            path.time(torch.tensor([float(path.sigma(torch.tensor(0.5).double())), bad]))
+    with pytest.raises(ValueError, match="sigma = 0.005 is not on VE"):
+        paths.VE().time(torch.tensor(0.005))
+
+
+def test_sub_vp_is_quieter_than_vp_and_ends_alike(double):
+    t = torch.linspace(0, 1, 11, dtype=double)
+    vp, sub = paths.VP(), paths.SubVP()
+    assert torch.equal(vp.a(t), sub.a(t)) and vp != sub
+    assert_close(sub.b(t), vp.b2(t), rtol=1e-15, atol=0)
+    assert bool((sub.b(t)[1:-1] < vp.b(t)[1:-1]).all())
+    assert_close(sub.b(t[-1]), vp.b(t[-1]), rtol=1e-4, atol=0)

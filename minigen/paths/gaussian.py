@@ -16,6 +16,7 @@ from minigen.shapes import (
     check_pair,
     check_time,
     like,
+    readable,
     wide,
 )
 
@@ -78,6 +79,37 @@ class GaussianPath:
         """σ = b/a: the noise level once the signal has been scaled to 1. [Karras et al. 2022]"""
         return self.b(t) / self.a(t)
 
+    def time(self, sigma: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+        """The t with b(t)/a(t) = sigma, the inverse of `sigma`: any path on any grid of levels.
+
+        In closed form where there is one, else by bisection. Raises ValueError for a NaN, and for a
+        level that the path does not reach.
+        """
+        if not isinstance(sigma, Tensor) or not sigma.is_floating_point():
+            raise TypeError(f"sigma must be a float tensor, got {sigma!r}: use torch.as_tensor")
+        level = wide(sigma)
+        if readable(level):
+            low, high = (float(self.sigma(t)) for t in torch.tensor([0.0, 1.0]).double())
+            slack = 4 * torch.finfo(sigma.dtype).eps  # the ends, as that dtype rounds them
+            inside = (level >= low * (1 - slack)) & (level <= high * (1 + slack))  # NaN is not
+            if not bool(inside.all()):
+                wrong = float(level[~inside].flatten()[0])
+                raise ValueError(
+                    f"sigma = {wrong:g} is not on {self}, whose sigma runs from {low:g} (t = 0) to "
+                    f"{high:g} (t = 1)"
+                )
+        return self._time(level).clamp(0, 1).to(sigma.dtype)
+
+    def _time(self, sigma: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+        """`time` without its checks."""
+        flat = sigma.flatten()
+        low, high = torch.zeros_like(flat), torch.ones_like(flat)
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            short = self.sigma(middle) < flat
+            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+        return (0.5 * (low + high)).reshape(sigma.shape)
+
 
 @dataclass(frozen=True)
 class Linear(GaussianPath):
@@ -95,6 +127,9 @@ class Linear(GaussianPath):
     def db(self, t: Time) -> Time:
         return torch.ones_like(t)
 
+    def _time(self, sigma):
+        return 1 / (1 + 1 / sigma)
+
 
 @dataclass(frozen=True)
 class Cosine(GaussianPath):
@@ -106,8 +141,11 @@ class Cosine(GaussianPath):
     def b(self, t: Time) -> Time:
         return torch.sin(math.pi / 2 * check_time(t))
 
+    def _time(self, sigma):
+        return torch.atan(sigma) / (math.pi / 2)
 
-def _noise_of(log_a2: Tensor) -> Tensor:
+
+def noise_of(log_a2: Tensor) -> Tensor:
     """1 − a² from log a², which keeps the digits that 1 − a² loses at low noise."""
     return 0 - torch.expm1(log_a2)  # 0 − 0 is +0, but −(0) is −0, whose 1/b is −∞
 
@@ -132,7 +170,32 @@ class VP(GaussianPath):
         return self.b2(t).sqrt()
 
     def b2(self, t: Time) -> Time:
-        return _noise_of(self._log_a2(t))
+        return noise_of(self._log_a2(t))
+
+    def _time(self, sigma):
+        return self._time_at(torch.log1p(sigma.square()))
+
+    def _time_at(self, rate):
+        """The t with ∫₀ᵗ β = rate, from a quadratic equation."""
+        ends = self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * rate
+        return 2 * rate / (self.beta_min + ends.sqrt())
+
+
+@dataclass(frozen=True)
+class SubVP(VP):
+    """a as VP, b = 1 − a²: less noise than VP at every time, and the same at both ends.
+
+    [Song et al. 2021, eq. 29]
+    """
+
+    def b(self, t: Time) -> Time:
+        return noise_of(self._log_a2(t))
+
+    def b2(self, t: Time) -> Time:
+        return self.b(t) ** 2
+
+    def _time(self, sigma):  # σ = 1/a − a = 2 sinh(∫β/2)
+        return self._time_at(2 * torch.asinh(sigma / 2))
 
 
 @dataclass(frozen=True)
@@ -151,48 +214,21 @@ class VE(GaussianPath):
     def b(self, t: Time) -> Time:
         return self.sigma_min * torch.exp(check_time(t) * math.log(self.sigma_max / self.sigma_min))
 
+    def _time(self, sigma):
+        return torch.log(sigma / self.sigma_min) / math.log(self.sigma_max / self.sigma_min)
 
-class DDPM(GaussianPath):
-    """The chain of a β-table as a continuous path, log ᾱ linear between the knots t = i/T.
 
-    a² = ᾱ(t), b² = 1 − ᾱ(t), ᾱ(i/T) = ∏_{j≤i} (1 − β_j).
+@dataclass(frozen=True)
+class EDM(GaussianPath):
+    """a = 1, b = sigma_max t, so t = σ/sigma_max and b(0) = 0. [Karras et al. 2022, table 1]"""
 
-    Tables are float64: `betas`, `alphas` (T,) hold steps 1..T, `alpha_bars` (T+1,) starts with
-    ᾱ_0 = 1. [Ho et al. 2020]
-    """
-
-    def __init__(self, betas: Float[Tensor, "T"]):
-        betas = torch.as_tensor(betas).detach().cpu().double()
-        if betas.ndim != 1 or not len(betas) or not bool(((betas > 0) & (betas < 1)).all()):
-            raise ValueError(f"betas must be a (T,) table with entries in (0, 1), got {betas}")
-        self.betas, self.alphas, self.T = betas, 1 - betas, len(betas)
-        self._log_abar = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])
-        self.alpha_bars = torch.exp(self._log_abar)
-        self._tables = {"cpu": self._log_abar}  # one copy per device
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, DDPM) and torch.equal(self.betas, other.betas)
-
-    def __hash__(self) -> int:
-        return hash((self.T, float(self.betas.sum())))
-
-    def __repr__(self) -> str:
-        return f"DDPM(T={self.T}, betas {self.betas[0]:.3g} … {self.betas[-1]:.3g})"
-
-    def log_alpha_bar(self, t: Time) -> Time:
-        """log ᾱ(t), in nats."""
-        u = wide(check_time(t)) * self.T  # float32 times would miss their knots by 1e-7 T
-        table = self._tables.get(str(t.device))
-        if table is None:
-            table = self._tables[str(t.device)] = self._log_abar.to(u)
-        i = u.detach().floor().clamp(max=self.T - 1).long()
-        return torch.lerp(table[i], table[i + 1], u - i)
+    sigma_max: float = 80.0
 
     def a(self, t: Time) -> Time:
-        return torch.exp(0.5 * self.log_alpha_bar(t)).to(t.dtype)
+        return torch.ones_like(check_time(t))
 
     def b(self, t: Time) -> Time:
-        return _noise_of(self.log_alpha_bar(t)).sqrt().to(t.dtype)
+        return self.sigma_max * check_time(t)
 
-    def b2(self, t: Time) -> Time:
-        return _noise_of(self.log_alpha_bar(t)).to(t.dtype)
+    def _time(self, sigma):
+        return sigma / self.sigma_max
