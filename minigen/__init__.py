@@ -6,6 +6,7 @@ from minigen import (
     data,
     ddim,
     ddpm,
+    edm,
     flow,
     gan,
     guidance,
@@ -16,7 +17,9 @@ from minigen import (
     oracle,
     paths,
     score,
+    sde,
     shapes,
+    solvers,
     targets,
     train,
     vae,
@@ -24,8 +27,8 @@ from minigen import (
 
 __version__ = "0.1.0"
 __all__ = [
-    "data", "ddim", "ddpm", "flow", "gan", "guidance", "judge", "markov", "metrics", "nets",
-    "oracle", "paths", "score", "shapes", "targets", "train", "vae",
+    "data", "ddim", "ddpm", "edm", "flow", "gan", "guidance", "judge", "markov", "metrics", "nets",
+    "oracle", "paths", "score", "sde", "shapes", "solvers", "targets", "train", "vae",
 ]  # fmt: skip
 
 

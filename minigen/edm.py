@@ -1,0 +1,1 @@
+"""The design space of diffusion models."""

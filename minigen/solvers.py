@@ -1,0 +1,1 @@
+"""Few calls: solvers of the probability-flow ODE of order 2."""
