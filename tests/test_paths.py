@@ -61,6 +61,18 @@ def test_derivatives_are_slopes(path, double, device):
 
 
 @every_path
+def test_slopes_written_by_hand_are_the_derived_ones(path, dtype, device):
+    """At the ends and at knots too; they carry gradients."""
+    t = torch.tensor([0.0, 0.2, 0.5037, 0.87, 1.0], dtype=dtype, device=device, requires_grad=True)
+    tol = 1e-12 if dtype == torch.float64 else 3e-5
+    plain = paths.GaussianPath
+    assert_close(path.da(t), plain.da(path, t), rtol=tol, atol=tol)
+    assert_close(path.db2(t), plain.db2(path, t), rtol=tol, atol=tol)
+    if not isinstance(path, paths.Linear):
+        assert path.da(t).requires_grad or not bool(path.da(t).any())
+
+
+@every_path
 @pytest.mark.parametrize("name", ["da", "db", "db2"])
 def test_derivatives_are_the_same_in_inference_mode(path, name, dtype):
     """torch 2.6 alone would answer 0 there."""

@@ -172,6 +172,15 @@ class VP(GaussianPath):
     def b2(self, t: Time) -> Time:
         return noise_of(self._log_a2(t))
 
+    def _beta(self, t: Time) -> Time:
+        return self.beta_min + t * (self.beta_max - self.beta_min)
+
+    def da(self, t: Time) -> Time:  # as derived, and a millisecond faster, which samplers feel
+        return -0.5 * self._beta(t) * self.a(t)
+
+    def db2(self, t: Time) -> Time:
+        return self._beta(t) * torch.exp(self._log_a2(t))
+
     def _time(self, sigma):
         return self._time_at(torch.log1p(sigma.square()))
 
@@ -193,6 +202,9 @@ class SubVP(VP):
 
     def b2(self, t: Time) -> Time:
         return self.b(t) ** 2
+
+    def db2(self, t: Time) -> Time:
+        return 2 * self.b(t) * super().db2(t)
 
     def _time(self, sigma):  # σ = 1/a − a = 2 sinh(∫β/2)
         return self._time_at(2 * torch.asinh(sigma / 2))

@@ -36,14 +36,18 @@ class DDPM(GaussianPath):
     def __repr__(self) -> str:
         return f"DDPM(T={self.T}, betas {self.betas[0]:.3g} … {self.betas[-1]:.3g})"
 
-    def log_alpha_bar(self, t: Time) -> Time:
-        """log ᾱ(t), in nats."""
+    def _piece(self, t: Time) -> tuple[Time, Time, Time]:
+        """log ᾱ at the knots before and after t, and how far t is between them."""
         u = wide(check_time(t)) * self.T  # float32 times would miss their knots by 1e-7 T
         table = self._tables.get(str(t.device))
         if table is None:
             table = self._tables[str(t.device)] = self._log_abar.to(u)
         i = u.detach().floor().clamp(max=self.T - 1).long()
-        return torch.lerp(table[i], table[i + 1], u - i)
+        return table[i], table[i + 1], u - i
+
+    def log_alpha_bar(self, t: Time) -> Time:
+        """log ᾱ(t), in nats."""
+        return torch.lerp(*self._piece(t))
 
     def a(self, t: Time) -> Time:
         return torch.exp(0.5 * self.log_alpha_bar(t)).to(t.dtype)
@@ -53,3 +57,14 @@ class DDPM(GaussianPath):
 
     def b2(self, t: Time) -> Time:
         return noise_of(self.log_alpha_bar(t)).to(t.dtype)
+
+    def _rate(self, t: Time) -> Time:
+        """−d log ᾱ/dt, which is constant between the knots; at a knot that of the piece after."""
+        before, after, _ = self._piece(t)
+        return self.T * (before - after)
+
+    def da(self, t: Time) -> Time:  # as derived, and a millisecond faster, which samplers feel
+        return (-0.5 * self._rate(t) * torch.exp(0.5 * self.log_alpha_bar(t))).to(t.dtype)
+
+    def db2(self, t: Time) -> Time:
+        return (self._rate(t) * torch.exp(self.log_alpha_bar(t))).to(t.dtype)
