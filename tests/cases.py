@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from minigen import ddim, ddpm, flow, oracle, paths, targets
+from minigen import ddim, ddpm, edm, flow, oracle, paths, targets
 
 PATHS = {
     "linear": paths.Linear(),
@@ -16,7 +16,9 @@ PATHS = {
     "ddpm-linear": paths.DDPM(ddpm.linear_betas()),
     "ddpm-cosine-37": paths.DDPM(ddpm.cosine_betas(37)),
 }
-TARGETS = [targets.eps, targets.x0, targets.v, targets.velocity, targets.score]
+TARGETS = [
+    targets.eps, targets.x0, targets.v, targets.velocity, targets.score, edm.target(0.6),
+]  # fmt: skip
 
 # name: (the walk (denoise, path, xT, ts) -> states, its order, or None where it draws noise)
 SAMPLERS = {
@@ -26,6 +28,8 @@ SAMPLERS = {
     "ancestral, β": (partial(ddpm.ancestral, variance=ddpm.forward_variance), None),
     "euler": (flow.euler, 1),
     "heun": (flow.heun, 2),
+    "stochastic, churn 0": (partial(edm.stochastic, churn=0.0), 2),
+    "stochastic": (partial(edm.stochastic, churn=0.5, s_max=2.0), None),
 }
 
 

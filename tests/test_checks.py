@@ -20,6 +20,7 @@ from minigen.checks import (
     compare,
     ddim,
     ddpm,
+    edm,
     flow,
     gan,
     guidance,
@@ -33,7 +34,7 @@ from minigen.checks import (
     vae,
 )
 
-MODULES = [start, markov, vae, ddpm, ddim, score, guidance, gan, flow, schedule, inverse]
+MODULES = [start, markov, vae, ddpm, ddim, score, guidance, gan, flow, edm, schedule, inverse]
 EXERCISES = {
     f"{m.__name__.split('.')[-1]}-{check.__name__}": (check, slips)
     for m in MODULES

@@ -25,6 +25,7 @@ from minigen import (
     data,
     ddim,
     ddpm,
+    edm,
     flow,
     gan,
     guidance,
@@ -63,6 +64,7 @@ def functions():
     end = lambda walk: [*walk][-1]
     first = lambda x: x[:, 0] if x.ndim == 2 else x
     grid = torch.tensor([0.9, 0.5, 0.2])
+    scaled, own = edm.scale_input(net, vp, 0.5), edm.target(0.5)
     gaussian = vae.LinearGaussian(torch.tensor([[1.0], [0.5]]), torch.tensor([0.3, -1.0]), 0.7)
     slope = lambda x: torch.tanh(x.reshape(len(x), -1).sum(1))
     out = {
@@ -99,6 +101,13 @@ def functions():
         "r1": lambda x, e, t, k: gan.r1(slope, x),
         "ddim": lambda x, e, t, k: end(ddim.sample(law(x).denoiser(vp), vp, x, grid)),
         "heun": lambda x, e, t, k: end(flow.heun(law(x).denoiser(vp), vp, x, grid)),
+        "edm.target": lambda x, e, t, k: targets.value(own, vp, x, e, t),
+        "scale_input": lambda x, e, t, k: scaled(x, t, k),
+        "edm's loss": lambda x, e, t, k: targets.loss(scaled, vp, own, x, e, t, k),
+        "edm's denoiser": lambda x, e, t, k: paths.denoiser(scaled, vp, own, k)(x, t),
+        "stochastic": lambda x, e, t, k: end(
+            edm.stochastic(law(x).denoiser(vp), vp, x, grid, churn=0.0)
+        ),
         "net's ddim": lambda x, e, t, k: end(
             ddim.sample(paths.denoiser(net, vp, targets.v, k), vp, x, grid)
         ),
@@ -540,6 +549,41 @@ def of_gan():
     }  # fmt: skip
 
 
+def of_edm():
+    vp, ts = paths.VP(), torch.tensor([0.9, 0.5, 0.2])
+    walk = lambda x, **given: [
+        *edm.stochastic(lambda x, t: 0.5 * x, vp, x, ts, **given, generator=seeded())
+    ][-1]
+    levels = {"n": 4, "low": 0.01, "high": 5.0, "rho": 7.0}
+    unit = says("unit variance in", lambda c, a: near(
+        (a["x"].double() ** 2 + float(a["s"]) ** 2) * c[2].double() ** 2,
+        torch.ones(a["x"].shape), 2e-2,
+    ))  # fmt: skip
+    return {
+        "edm.grid": (
+            lambda *_: dict(levels), lambda n, low, high, rho: edm.grid(vp, n, low, high, rho),
+            says("n + 1 that fall to 0", lambda y, a: (
+                len(y) == a["n"] + 1 and bool((y.diff() < 0).all()) and y[-1] == 0
+            )),
+            says("from high", lambda y, a: near(vp.sigma(y[0]), float(a["high"]), 1e-9)),
+        ),
+        "log_normal_times": (
+            lambda *_: {"n": 3, "mean": -1.0, "std": 0.5},
+            lambda n, mean, std: edm.log_normal_times(vp, n, mean, std, generator=seeded()),
+            says("n of them, in [0, 1]", lambda t, a: (
+                len(t) == a["n"] and bool(((t >= 0) & (t <= 1)).all())
+            )),
+        ),
+        "edm.coefficients": (
+            lambda *a: {"x": plane(*a)["x"].abs(), "s": 0.5}, edm.coefficients, precise, unit,
+        ),
+        "edm.stochastic": (
+            lambda *a: {**plane(*a), "churn": 0.5, "s_noise": 1.0},
+            lambda x, churn, s_noise: walk(x, churn=churn, s_noise=s_noise), alike,
+        ),
+    }  # fmt: skip
+
+
 def of_vae():
     W, b = torch.tensor([[1.0], [0.5]]).double(), torch.tensor([0.3, -1.0]).double()
     exact = vae.LinearGaussian(W, b, 0.7)
@@ -732,7 +776,7 @@ def campaign(calls: int, seed: int) -> list[str]:
     """What is wrong with so many generated calls, a line for each kind."""
     rng, found = random.Random(seed), {}
     by_sample = functions()
-    by_law = of_metrics() | of_markov() | of_gan() | of_vae() | of_data() | of_training()
+    by_law = of_metrics() | of_markov() | of_gan() | of_edm() | of_vae() | of_data() | of_training()
     names = [*by_sample, *by_law]
     for k in range(calls):
         name = names[k % len(names)]

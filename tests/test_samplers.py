@@ -154,7 +154,7 @@ def test_the_net_sees_every_time_whatever_the_states_dtype(walk, order):
     ts = torch.linspace(1, 0, 1000, dtype=F64)[:-1]
     x = torch.ones(2, 2, dtype=torch.bfloat16)
     got = ends(walk, field, PATHS["vp"], x, ts, order=order)
-    assert got.dtype == torch.bfloat16 and len(seen) in (998, 999)  # 506 where rounded to bfloat16
+    assert got.dtype == torch.bfloat16 and len(seen) >= 998  # 506 where rounded to bfloat16
 
 
 @pytest.mark.parametrize("name", [name for name, (_, order) in SAMPLERS.items() if not order])
