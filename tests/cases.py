@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from minigen import ddim, ddpm, flow, oracle, paths, targets
+from minigen import ddim, ddpm, flow, oracle, paths, sde, targets
 
 PATHS = {
     "linear": paths.Linear(),
@@ -26,6 +26,9 @@ SAMPLERS = {
     "ancestral, β": (partial(ddpm.ancestral, variance=ddpm.forward_variance), None),
     "euler": (flow.euler, 1),
     "heun": (flow.heun, 2),
+    "reverse": (sde.reverse, None),
+    "reverse, no noise": (partial(sde.reverse, noise=0.0), 1),
+    "predictor-corrector": (sde.predictor_corrector, None),
 }
 
 

@@ -34,6 +34,7 @@ from minigen import (
     oracle,
     paths,
     score,
+    sde,
     targets,
     train,
     vae,
@@ -99,6 +100,9 @@ def functions():
         "r1": lambda x, e, t, k: gan.r1(slope, x),
         "ddim": lambda x, e, t, k: end(ddim.sample(law(x).denoiser(vp), vp, x, grid)),
         "heun": lambda x, e, t, k: end(flow.heun(law(x).denoiser(vp), vp, x, grid)),
+        "reverse": lambda x, e, t, k: end(sde.reverse(law(x).denoiser(vp), vp, x, grid, noise=0.0)),
+        "sde.log_prob": lambda x, e, t, k: sde.log_prob(law(x).denoiser(vp), vp, x, grid.flip(0)),
+        "divergence": lambda x, e, t, k: sde.exact_divergence(torch.sin, x),
         "net's ddim": lambda x, e, t, k: end(
             ddim.sample(paths.denoiser(net, vp, targets.v, k), vp, x, grid)
         ),
