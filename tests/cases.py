@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from minigen import ddim, ddpm, edm, flow, oracle, paths, targets
+from minigen import ddim, ddpm, edm, flow, oracle, paths, sde, targets
 
 PATHS = {
     "linear": paths.Linear(),
@@ -30,6 +30,9 @@ SAMPLERS = {
     "heun": (flow.heun, 2),
     "stochastic, churn 0": (partial(edm.stochastic, churn=0.0), 2),
     "stochastic": (partial(edm.stochastic, churn=0.5, s_max=2.0), None),
+    "reverse": (sde.reverse, None),
+    "reverse, no noise": (partial(sde.reverse, noise=0.0), 1),
+    "predictor-corrector": (sde.predictor_corrector, None),
 }
 
 

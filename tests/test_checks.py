@@ -30,11 +30,13 @@ from minigen.checks import (
     same,
     schedule,
     score,
+    sde,
     start,
     vae,
 )
 
-MODULES = [start, markov, vae, ddpm, ddim, score, guidance, gan, flow, edm, schedule, inverse]
+LECTURES = [start, markov, vae, ddpm, ddim, score, guidance, gan, flow, sde, edm]
+MODULES = [*LECTURES, schedule, inverse]
 EXERCISES = {
     f"{m.__name__.split('.')[-1]}-{check.__name__}": (check, slips)
     for m in MODULES

@@ -35,6 +35,7 @@ from minigen import (
     oracle,
     paths,
     score,
+    sde,
     targets,
     train,
     vae,
@@ -108,6 +109,9 @@ def functions():
         "stochastic": lambda x, e, t, k: end(
             edm.stochastic(law(x).denoiser(vp), vp, x, grid, churn=0.0)
         ),
+        "reverse": lambda x, e, t, k: end(sde.reverse(law(x).denoiser(vp), vp, x, grid, noise=0.0)),
+        "sde.log_prob": lambda x, e, t, k: sde.log_prob(law(x).denoiser(vp), vp, x, grid.flip(0)),
+        "divergence": lambda x, e, t, k: sde.exact_divergence(torch.sin, x),
         "net's ddim": lambda x, e, t, k: end(
             ddim.sample(paths.denoiser(net, vp, targets.v, k), vp, x, grid)
         ),

@@ -1,1 +1,0 @@
-"""Stochastic differential equations: every Gaussian path as dx = f x dt + g dw."""
