@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from minigen import ddim, ddpm, flow, oracle, paths, targets
+from minigen import ddim, ddpm, flow, oracle, paths, solvers, targets
 
 PATHS = {
     "linear": paths.Linear(),
@@ -26,6 +26,9 @@ SAMPLERS = {
     "ancestral, β": (partial(ddpm.ancestral, variance=ddpm.forward_variance), None),
     "euler": (flow.euler, 1),
     "heun": (flow.heun, 2),
+    "dpmpp_2m": (solvers.dpmpp_2m, 2),
+    "dpmpp_2s": (solvers.dpmpp_2s, 2),
+    "taylor": (solvers.taylor, 2),
 }
 
 

@@ -29,11 +29,12 @@ from minigen.checks import (
     same,
     schedule,
     score,
+    solvers,
     start,
     vae,
 )
 
-MODULES = [start, markov, vae, ddpm, ddim, score, guidance, gan, flow, schedule, inverse]
+MODULES = [start, markov, vae, ddpm, ddim, score, guidance, gan, flow, solvers, schedule, inverse]
 EXERCISES = {
     f"{m.__name__.split('.')[-1]}-{check.__name__}": (check, slips)
     for m in MODULES

@@ -34,6 +34,7 @@ from minigen import (
     oracle,
     paths,
     score,
+    solvers,
     targets,
     train,
     vae,
@@ -99,6 +100,11 @@ def functions():
         "r1": lambda x, e, t, k: gan.r1(slope, x),
         "ddim": lambda x, e, t, k: end(ddim.sample(law(x).denoiser(vp), vp, x, grid)),
         "heun": lambda x, e, t, k: end(flow.heun(law(x).denoiser(vp), vp, x, grid)),
+        "2m": lambda x, e, t, k: end(solvers.dpmpp_2m(law(x).denoiser(vp), vp, x, grid)),
+        "2s": lambda x, e, t, k: end(solvers.dpmpp_2s(law(x).denoiser(vp), vp, x, grid)),
+        "net's taylor": lambda x, e, t, k: end(
+            solvers.taylor(paths.denoiser(net, vp, targets.v, k), vp, x, grid)
+        ),
         "net's ddim": lambda x, e, t, k: end(
             ddim.sample(paths.denoiser(net, vp, targets.v, k), vp, x, grid)
         ),
