@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from minigen import ddim, ddpm, edm, flow, oracle, paths, sde, targets
+from minigen import ddim, ddpm, edm, flow, oracle, paths, sde, solvers, targets
 
 PATHS = {
     "linear": paths.Linear(),
@@ -33,6 +33,9 @@ SAMPLERS = {
     "reverse": (sde.reverse, None),
     "reverse, no noise": (partial(sde.reverse, noise=0.0), 1),
     "predictor-corrector": (sde.predictor_corrector, None),
+    "dpmpp_2m": (solvers.dpmpp_2m, 2),
+    "dpmpp_2s": (solvers.dpmpp_2s, 2),
+    "taylor": (solvers.taylor, 2),
 }
 
 

@@ -31,11 +31,12 @@ from minigen.checks import (
     schedule,
     score,
     sde,
+    solvers,
     start,
     vae,
 )
 
-LECTURES = [start, markov, vae, ddpm, ddim, score, guidance, gan, flow, sde, edm]
+LECTURES = [start, markov, vae, ddpm, ddim, score, guidance, gan, flow, sde, edm, solvers]
 MODULES = [*LECTURES, schedule, inverse]
 EXERCISES = {
     f"{m.__name__.split('.')[-1]}-{check.__name__}": (check, slips)

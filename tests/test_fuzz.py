@@ -36,6 +36,7 @@ from minigen import (
     paths,
     score,
     sde,
+    solvers,
     targets,
     train,
     vae,
@@ -112,6 +113,11 @@ def functions():
         "reverse": lambda x, e, t, k: end(sde.reverse(law(x).denoiser(vp), vp, x, grid, noise=0.0)),
         "sde.log_prob": lambda x, e, t, k: sde.log_prob(law(x).denoiser(vp), vp, x, grid.flip(0)),
         "divergence": lambda x, e, t, k: sde.exact_divergence(torch.sin, x),
+        "2m": lambda x, e, t, k: end(solvers.dpmpp_2m(law(x).denoiser(vp), vp, x, grid)),
+        "2s": lambda x, e, t, k: end(solvers.dpmpp_2s(law(x).denoiser(vp), vp, x, grid)),
+        "net's taylor": lambda x, e, t, k: end(
+            solvers.taylor(paths.denoiser(net, vp, targets.v, k), vp, x, grid)
+        ),
         "net's ddim": lambda x, e, t, k: end(
             ddim.sample(paths.denoiser(net, vp, targets.v, k), vp, x, grid)
         ),

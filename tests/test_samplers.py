@@ -43,14 +43,18 @@ def test_one_field_in_five_parametrisations_is_one_walk(walk, order, path):
 @pytest.mark.parametrize("path", ["linear", "cosine", "vp", "ddpm-linear"])
 @pytest.mark.parametrize("name", [name for name, (_, order) in SAMPLERS.items() if order])
 def test_the_order_against_the_exact_flow(name, path):
-    """On the line, mid-schedule. A table's ᾱ has kinks, which leave Heun an error of O(1/T)."""
+    """On the line, mid-schedule. A table's ᾱ has kinks in t, which leave Heun an error of O(1/T).
+
+    Solvers in log(a/b) don't see them: there the exact field is smooth.
+    """
     (walk, order), data, path = SAMPLERS[name], line(), PATHS[path]
-    if order == 2 and isinstance(path, paths.DDPM):
-        pytest.skip("the kinks of a table cost an order 2 solver its order; see test_flow")
+    if name == "heun" and isinstance(path, paths.DDPM):
+        pytest.skip("the kinks of a table cost a solver in t its order 2; see test_flow")
     x, between = torch.tensor([-1.6, -0.5, 0.2, 0.8, 1.9], dtype=F64), grid(0.9, 0.1)
     exact, errors = oracle.flow_map_1d(data, path, x, *between), []
-    for n in (80, 160, 320):
-        ts = torch.linspace(*between.tolist(), n + 1, dtype=F64)
+    levels = path.sigma(between).log().tolist()
+    for n in (40, 80, 160):
+        ts = path.time(torch.linspace(*levels, n + 1, dtype=F64).exp())
         y = ends(walk, data.denoiser(path), path, x[:, None], ts, order=order)[:, 0]
         errors.append(float((y - exact).abs().max()))
     found = [math.log2(errors[i] / errors[i + 1]) for i in (0, 1)]
