@@ -22,13 +22,15 @@ from minigen import (
     solvers,
     targets,
     train,
+    transformer,
     vae,
 )
 
 __version__ = "0.1.0"
 __all__ = [
     "data", "ddim", "ddpm", "edm", "flow", "gan", "guidance", "judge", "markov", "metrics", "nets",
-    "oracle", "paths", "score", "sde", "shapes", "solvers", "targets", "train", "vae",
+    "oracle", "paths", "score", "sde", "shapes", "solvers", "targets", "train", "transformer",
+    "vae",
 ]  # fmt: skip
 
 
