@@ -219,7 +219,7 @@ def rebuild(path: str | os.PathLike) -> nn.Module:
     name, arguments = about.get("class"), about.get("arguments")
     yourself = "make the net yourself, and give it its weights by train.load(path, net)"
     kinds = _kinds()
-    if name not in kinds:
+    if not isinstance(name, str) or name not in kinds:
         raise ValueError(f"{path} holds a {name}, which is no net of minigen: {yourself}")
     if arguments is None:
         raise ValueError(f"{path} does not say what its {name} was made with: {yourself}")
