@@ -11,6 +11,7 @@ from minigen import (
     gan,
     guidance,
     judge,
+    latent,
     markov,
     metrics,
     nets,
@@ -28,9 +29,9 @@ from minigen import (
 
 __version__ = "0.1.0"
 __all__ = [
-    "data", "ddim", "ddpm", "edm", "flow", "gan", "guidance", "judge", "markov", "metrics", "nets",
-    "oracle", "paths", "score", "sde", "shapes", "solvers", "targets", "train", "transformer",
-    "vae",
+    "data", "ddim", "ddpm", "edm", "flow", "gan", "guidance", "judge", "latent", "markov",
+    "metrics", "nets", "oracle", "paths", "score", "sde", "shapes", "solvers", "targets", "train",
+    "transformer", "vae",
 ]  # fmt: skip
 
 
