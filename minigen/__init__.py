@@ -6,6 +6,7 @@ from minigen import (
     data,
     ddim,
     ddpm,
+    distill,
     edm,
     flow,
     gan,
@@ -25,13 +26,14 @@ from minigen import (
     train,
     transformer,
     vae,
+    vq,
 )
 
 __version__ = "0.1.0"
 __all__ = [
-    "data", "ddim", "ddpm", "edm", "flow", "gan", "guidance", "judge", "latent", "markov",
-    "metrics", "nets", "oracle", "paths", "score", "sde", "shapes", "solvers", "targets", "train",
-    "transformer", "vae",
+    "data", "ddim", "ddpm", "distill", "edm", "flow", "gan", "guidance", "judge", "latent",
+    "markov", "metrics", "nets", "oracle", "paths", "score", "sde", "shapes", "solvers", "targets",
+    "train", "transformer", "vae", "vq",
 ]  # fmt: skip
 
 
