@@ -23,6 +23,7 @@ from minigen import (
     shapes,
     solvers,
     targets,
+    tokens,
     train,
     transformer,
     vae,
@@ -33,7 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "data", "ddim", "ddpm", "distill", "edm", "flow", "gan", "guidance", "judge", "latent",
     "markov", "metrics", "nets", "oracle", "paths", "score", "sde", "shapes", "solvers", "targets",
-    "train", "transformer", "vae", "vq",
+    "tokens", "train", "transformer", "vae", "vq",
 ]  # fmt: skip
 
 
