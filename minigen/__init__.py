@@ -6,11 +6,13 @@ from minigen import (
     data,
     ddim,
     ddpm,
+    distill,
     edm,
     flow,
     gan,
     guidance,
     judge,
+    latent,
     markov,
     metrics,
     nets,
@@ -21,14 +23,18 @@ from minigen import (
     shapes,
     solvers,
     targets,
+    tokens,
     train,
+    transformer,
     vae,
+    vq,
 )
 
 __version__ = "0.1.0"
 __all__ = [
-    "data", "ddim", "ddpm", "edm", "flow", "gan", "guidance", "judge", "markov", "metrics", "nets",
-    "oracle", "paths", "score", "sde", "shapes", "solvers", "targets", "train", "vae",
+    "data", "ddim", "ddpm", "distill", "edm", "flow", "gan", "guidance", "judge", "latent",
+    "markov", "metrics", "nets", "oracle", "paths", "score", "sde", "shapes", "solvers", "targets",
+    "tokens", "train", "transformer", "vae", "vq",
 ]  # fmt: skip
 
 

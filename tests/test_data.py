@@ -170,6 +170,46 @@ def test_jitter_moves_glyphs_and_keeps_their_ink():
     assert abs(ink[1] / ink[0] - 1) < 0.05  # zooms of ±10 % average out
 
 
+def test_words_are_deterministic_images_with_their_captions(device, generator):
+    x, ids, font = data.words(150, (16, 32), generator=generator)
+    again = data.words(150, (16, 32), generator=seeded(0, device))
+    assert x.shape == (150, 1, 16, 32) and ids.shape == (150, 2) and font.shape == (150,)
+    assert ids.dtype == torch.int64 and x.device.type == ids.device.type == device.type
+    for one, two in zip((x, ids, font), again, strict=True):
+        assert torch.equal(one, two)
+    assert float(x.min()) == -1 and float(x.max()) > 0.5 and len(font.unique()) == 21
+    assert data.words(3, (12, 30), length=3, generator=seeded())[1].shape == (3, 3)
+
+
+def test_a_word_reads_from_left_to_right_and_fits():
+    """An 8 is as wide as a 1 and has more ink: the side that has it is the darker one."""
+    x, ids, font = data.words(400, (16, 32), characters="81", jitter=0.0, generator=seeded())
+    ink = (x + 1) / 2
+    middle = (ink.sum((1, 2)) * torch.arange(32)).sum(1) / ink.sum((1, 2, 3))
+    dark = data.CHARACTERS.index("8")
+    first, last = ids[:, 0] == dark, ids[:, 1] == dark
+    for k in range(21):
+        left, right = middle[first & ~last & (font == k)], middle[last & ~first & (font == k)]
+        assert len(left) and len(right) and float(left.max()) + 0.5 < float(right.min())
+    same = (ids == ids[0]).all(1) & (font == font[0])
+    assert int(same.sum()) > 1 and torch.equal(x[same], x[:1].expand(int(same.sum()), 1, 16, 32))
+    edge = torch.cat([ink[:, :, [0, -1]].flatten(1), ink[:, :, :, [0, -1]].flatten(1)], 1)
+    assert float(edge.max()) == 0  # nothing is cut off
+    moved = data.words(400, (16, 32), characters="81", generator=seeded())[0]
+    share = float(((moved + 1) / 2).sum() / ink.sum())
+    assert not torch.equal(moved, x) and 0.95 < share < 1.05
+
+
+def test_words_that_cannot_be_drawn_are_named():
+    for bad, sentence in (
+        ({"characters": "aß"}, "characters must be some of"),
+        ({"length": 0}, "length must be a whole number"),
+        ({"size": (0, 8)}, "height must be a whole number"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            data.words(2, **bad)
+
+
 def test_coloured_glyphs_have_one_ink_each():
     x, _, _ = data.glyphs(50, 16, colour=True, generator=seeded())
     assert x.shape == (50, 3, 16, 16)

@@ -20,7 +20,7 @@ ROOMS = """
     shapes normal paths targets oracle
     nets data train metrics judge plot widgets
     markov vae ddpm ddim score guidance gan flow
-    sde edm solvers
+    sde edm solvers transformer latent vq tokens distill
 """.split()
 IMPORTED_BY_NOBODY = {"plot", "widgets", "checks"}
 

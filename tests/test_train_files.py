@@ -82,7 +82,7 @@ def test_what_cannot_be_rebuilt_says_what_to_do(tmp_path, monkeypatch):
     for net, said in (
         (
             torch.nn.Linear(2, 3),
-            "holds a Linear, which is no class of minigen.nets: make the",
+            "holds a Linear, which is no net of minigen: make the",
         ),
         (nets.MLP(2, embedding=own), "does not say what its MLP was made with: make the net your"),
         (MLP(2, 3), "does not say what its MLP was made with"),
@@ -95,8 +95,8 @@ def test_what_cannot_be_rebuilt_says_what_to_do(tmp_path, monkeypatch):
         (facts(arguments=[2]), "asks for a MLP that can't be made"),
         (facts(arguments={"shape": 10**6, "hidden": 10**9}), "shape of first.bias is"),
         (facts(arguments={"shape": 3}), "the shape of first.bias"),
-        (facts(**{"class": "mlp"}), "holds a mlp, which is no class of minigen.nets"),
-        (facts(**{"class": ["MLP"]}), "which is no class of minigen.nets"),
+        (facts(**{"class": "mlp"}), "holds a mlp, which is no net of minigen"),
+        (facts(**{"class": ["MLP"]}), "which is no net of minigen"),
     ):
         train.save(path, small())
         change(path)

@@ -10,9 +10,10 @@ from .glyphs import CHARACTERS, FONTS, glyphs
 from .images import images
 from .photos import patches
 from .points import TOYS, checkerboard, eight_gaussians, moons, pinwheel, swiss_roll, toy
+from .words import words
 
 __all__ = [
     "Batches", "CHARACTERS", "FONTS", "TOYS", "batches", "checkerboard", "checkpoint", "digits",
     "eight_gaussians", "fashion_mnist", "glyphs", "images", "mnist", "moons", "patches", "pinwheel",
-    "swiss_roll", "toy",
+    "swiss_roll", "toy", "words",
 ]  # fmt: skip

@@ -55,6 +55,17 @@ def _jitter(n: int, amount: float, rand) -> Float[Tensor, "n 2 3"]:
     return torch.stack(rows, dim=1).reshape(n, 2, 3)
 
 
+def jittered(x: Float[Tensor, "n 1 h w"], amount: float, rand) -> Float[Tensor, "n 1 h w"]:
+    """Each image moved a little, by a map of its own; unchanged where amount = 0."""
+    if not amount:
+        return x
+    maps, aspect = _jitter(len(x), amount, rand), x.shape[3] / x.shape[2]
+    maps[:, 0, 1] /= aspect  # the grid counts both axes from -1 to 1, whatever their lengths
+    maps[:, 1, 0] *= aspect
+    grid = F.affine_grid(maps, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False)
+
+
 def glyphs(
     n: int,
     size: int = 28,
@@ -77,8 +88,6 @@ def glyphs(
     char, font = (len(characters) * rand(n)).long(), (len(FONTS) * rand(n)).long()
     which = torch.tensor([CHARACTERS.index(c) for c in characters], device=char.device)[char]
     fine = _masks(size).to(char.device)[which, font][:, None].float() / 255
-    if jitter:
-        grid = F.affine_grid(_jitter(n, jitter, rand), list(fine.shape), align_corners=False)
-        fine = F.grid_sample(fine, grid, align_corners=False)
+    fine = jittered(fine, jitter, rand)
     ink = 0.2 + 0.8 * rand(n, 3, 1, 1) if colour else 1.0
     return 2 * ink * F.avg_pool2d(fine, 2) - 1, char, font

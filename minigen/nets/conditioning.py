@@ -97,16 +97,20 @@ class Conditioned(nn.Module):
 
         Values of t and label are checked on the CPU only, since the look would stall a GPU.
         """
-        self._check_data(xt)
-        check_time(t)
-        if t.ndim and len(t) != len(xt):
-            raise ValueError(f"t must have shape () or ({len(xt)},), got {tuple(t.shape)}")
-        rows = self.time(self.embedding(t.reshape(-1)).to(self.time.weight.dtype))
+        rows = self.time_rows(xt, t)
         if self.label is not None:
             rows = rows + self._embed_label(label, len(xt))
         elif label is not None:
             raise ValueError("this net was made without classes and takes no label: classes=K")
         return self.body(xt, rows)
+
+    def time_rows(self, xt: Tensor, t: Tensor) -> Rows:
+        """The row of the one time, or of each sample's; raises where xt or t does not fit."""
+        self._check_data(xt)
+        check_time(t)
+        if t.ndim and len(t) != len(xt):
+            raise ValueError(f"t must have shape () or ({len(xt)},), got {tuple(t.shape)}")
+        return self.time(self.embedding(t.reshape(-1)).to(self.time.weight.dtype))
 
     def _check_data(self, xt: Tensor) -> None:
         weight = self.time.weight

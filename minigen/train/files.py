@@ -188,33 +188,44 @@ def check_same(path, have: dict, want: dict, what: str, whose: str, here: str = 
 def save(path: str | os.PathLike, net: nn.Module, **about) -> None:
     """Write a net's weights and what is said about it to a safetensors file, atomically.
 
-    Of a net of minigen.nets also the arguments that it was made with, for `rebuild`, if they fit
+    Of a net of minigen also the arguments that it was made with, for `rebuild`, if they fit
     JSON: an embedding of one's own doesn't.
     """
     about = {**about, "class": type(net).__name__}
-    if type(net) is getattr(nets, about["class"], None):
+    if type(net) is _kinds().get(about["class"]):
         with suppress(TypeError, ValueError):
             about["arguments"] = json.loads(json.dumps(getattr(net, "arguments", {})))
     write(path, net.state_dict(), about)
 
 
+def _kinds() -> dict[str, type[nn.Module]]:
+    """The public nets of minigen by name: those of the kit, and of the lectures that have some."""
+    known = {name: getattr(nets, name) for name in nets.__all__}
+    new = [nets.Conditioned]
+    while new:
+        new = [kind for parent in new for kind in parent.__subclasses__()]
+        known |= {k.__name__: k for k in new if k.__module__.startswith("minigen.")}
+    return known
+
+
 def rebuild(path: str | os.PathLike) -> nn.Module:
-    """The net of minigen.nets that was saved in path, made anew: its class, arguments and weights.
+    """The net of minigen that was saved in path, made anew: its class, arguments and weights.
 
     It is on the CPU, in the dtype that it was saved in. Nothing is run but the constructors of
-    minigen.nets. Raises ValueError for a net of another kind, or one whose file doesn't say how it
-    was made, which you make yourself and give to `load`, and where `load` does.
+    minigen's nets. Raises ValueError for a net of another kind, or one whose file doesn't say how
+    it was made, which you make yourself and give to `load`, and where `load` does.
     """
     tensors, about = read(path)
     name, arguments = about.get("class"), about.get("arguments")
     yourself = "make the net yourself, and give it its weights by train.load(path, net)"
-    if name not in nets.__all__:
-        raise ValueError(f"{path} holds a {name}, which is no class of minigen.nets: {yourself}")
+    kinds = _kinds()
+    if not isinstance(name, str) or name not in kinds:
+        raise ValueError(f"{path} holds a {name}, which is no net of minigen: {yourself}")
     if arguments is None:
         raise ValueError(f"{path} does not say what its {name} was made with: {yourself}")
     try:
         with torch.device("meta"):  # nothing is drawn, and no weights made on the file's word alone
-            net = getattr(nets, name)(**arguments)
+            net = kinds[name](**arguments)
         first = next((key for key, _ in net.named_parameters() if key in tensors), None)
         net.to(tensors[first].dtype if first else None)
     except (TypeError, ValueError, RuntimeError) as error:

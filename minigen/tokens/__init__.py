@@ -1,0 +1,25 @@
+"""Tokens, generated one by one, many at once, or scale by scale.
+
+A model is a function from ids (B, N), with V, the mask token, where a token is unknown, to logits
+(B, N, V). `orders`: likelihoods and samplers of any such model. `models`: transformers and a
+PixelCNN that are one.
+"""
+
+from .models import CausalTransformer, MaskedTransformer, PixelCNN, ScaleTransformer
+from .orders import (
+    at_random,
+    autoregress,
+    block_causal,
+    confidence,
+    cosine_counts,
+    masked_loss,
+    maskgit,
+    next_scale,
+    nll,
+)
+
+__all__ = [
+    "CausalTransformer", "MaskedTransformer", "PixelCNN", "ScaleTransformer", "at_random",
+    "autoregress", "block_causal", "confidence", "cosine_counts", "masked_loss", "maskgit",
+    "next_scale", "nll",
+]  # fmt: skip

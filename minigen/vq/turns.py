@@ -1,0 +1,142 @@
+"""Quantised in turns: what one codebook leaves over, the next one takes."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from minigen.shapes import check_count
+
+from .codebook import Latent, Quantized, Quantizer, apart, straight_through
+
+Ids = Int[Tensor, "B ..."]
+
+
+class _Turns(nn.Module):
+    """What both share: f = f̂ + rest after every turn, whatever a turn adds to f̂."""
+
+    turns: int
+
+    def quantizer(self, k: int) -> Quantizer:
+        """The codebook of turn k."""
+        raise NotImplementedError
+
+    def down(self, rest: Latent, k: int) -> Latent:
+        """The vectors that turn k quantises."""
+        return rest
+
+    def up(self, chosen: Latent, k: int, shape: torch.Size) -> Latent:
+        """What turn k adds to f̂."""
+        return chosen
+
+    def _check(self, ids: list[Ids]) -> None:
+        if not 1 <= len(ids) <= self.turns:
+            raise ValueError(f"a list of 1 to {self.turns} turns of ids, got {len(ids)}")
+
+    def encode(self, z: Latent) -> list[Ids]:
+        """The ids of every turn."""
+        with torch.no_grad():
+            return self(z).ids
+
+    def forward(self, z: Latent) -> Quantized:
+        """z quantised; the terms are means over the turns of ‖rest − chosen‖²/D."""
+        so_far, ids, commitment, codebook = torch.zeros_like(z), [], 0.0, 0.0
+        for k in range(self.turns):
+            quantizer = self.quantizer(k)
+            ids.append(quantizer.nearest(self.down(z - so_far.detach(), k)))
+            so_far = so_far + self.up(quantizer.lookup(ids[k]), k, z.shape)
+            commitment = commitment + apart(z, so_far.detach()) / self.turns
+            codebook = codebook + apart(z.detach(), so_far) / self.turns
+        return Quantized(straight_through(z, so_far), ids, commitment, codebook)
+
+
+class Residual(_Turns):
+    """depth codebooks in turn, ids a list of (B, *N).
+
+    f̂ = Σ_k e_k(rest_k), rest_{k+1} = rest_k − e_k(rest_k).
+
+    The first entry of each codebook stays 0, so a turn never makes the error larger.
+    [Lee et al. 2022, eq. 5]
+    """
+
+    def __init__(self, depth: int, codes: int, width: int):
+        super().__init__()
+        check_count(depth, "depth")
+        self.turns = depth
+        self.quantizers = nn.ModuleList(WithZero(codes, width) for _ in range(depth))
+
+    def quantizer(self, k: int) -> Quantizer:
+        return self.quantizers[k]
+
+    def decode(self, ids: list[Ids]) -> Latent:
+        """f̂ after these turns; the list may be cut short."""
+        self._check(ids)
+        return sum(self.quantizers[k].lookup(i) for k, i in enumerate(ids))
+
+    @torch.no_grad()
+    def start(self, z: Latent, *, generator: torch.Generator | None = None) -> None:
+        """`Quantizer.start` of each codebook, on what those before leave over."""
+        for quantizer in self.quantizers:
+            quantizer.start(z, generator=generator)
+            z = z - quantizer.lookup(quantizer.nearest(z))
+
+
+class WithZero(Quantizer):
+    """A codebook whose first entry is 0 and stays so."""
+
+    def __init__(self, codes: int, width: int):
+        super().__init__(codes, width)
+        with torch.no_grad():
+            self.entries[0] = 0
+        self.entries.register_hook(lambda grad: grad.index_fill(0, grad.new_zeros(1).long(), 0))
+
+    def _put(self, k: Int[Tensor, " n"], new: Float[Tensor, "n w"]) -> None:
+        super()._put(k[k > 0], new[k > 0])
+
+
+class MultiScale(_Turns):
+    """One codebook at growing scales: ids a list of (B, h_k, w_k), the last as large as z.
+
+    rest is averaged down to scale k, quantised, enlarged, smoothed by φ_k, and taken off:
+    f̂ ← f̂ + φ_k(up(e(down(f − f̂)))), so f = f̂ + rest whatever φ is. `scales` are sizes h = w, or
+    pairs (h, w), that grow. [Tian et al. 2024, algorithms 1 and 2]
+    """
+
+    def __init__(self, scales, codes: int, width: int):
+        super().__init__()
+        self.scales = [(s, s) if isinstance(s, int) else tuple(s) for s in scales]
+        grows = all(a <= c and b <= d for (a, b), (c, d) in pairwise(self.scales))
+        if not self.scales or not grows or min(self.scales[0]) < 1:
+            raise ValueError(f"scales must grow from 1 or more, got {list(scales)}")
+        self.turns, self.codebook = len(self.scales), Quantizer(codes, width)
+        self.smooth = nn.ModuleList(
+            nn.Conv2d(width, width, 3, padding=1) for _ in range(self.turns)
+        )
+
+    def quantizer(self, k: int) -> Quantizer:
+        return self.codebook
+
+    def down(self, rest: Latent, k: int) -> Latent:
+        if rest.shape[2:] != self.scales[-1]:
+            raise ValueError(f"z must end in {self.scales[-1]}, got {tuple(rest.shape)}")
+        return F.interpolate(rest, self.scales[k], mode="area")
+
+    def up(self, chosen: Latent, k: int, shape: torch.Size) -> Latent:
+        large = chosen
+        if k < self.turns - 1:
+            large = F.interpolate(chosen, tuple(shape[2:]), mode="bicubic")
+        return 0.5 * large + 0.5 * self.smooth[k](large)
+
+    def decode(self, ids: list[Ids]) -> Latent:
+        """f̂ after these scales, as large as z; the list may be cut short."""
+        self._check(ids)
+        shape = torch.Size((len(ids[0]), self.codebook.width, *self.scales[-1]))
+        return sum(self.up(self.codebook.lookup(i), k, shape) for k, i in enumerate(ids))
+
+    @torch.no_grad()
+    def start(self, z: Latent, *, generator: torch.Generator | None = None) -> None:
+        """`Quantizer.start` of the codebook, on z itself at every scale."""
+        each = [self.down(z, k).flatten(2) for k in range(self.turns)]
+        self.codebook.start(torch.cat(each, 2), generator=generator)

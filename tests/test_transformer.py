@@ -1,0 +1,305 @@
+"""Transformers: attention against its definition and the oracle, tokens, and who hears whom."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from minigen import nets, oracle, paths, train
+from minigen import transformer as tr
+
+F64 = torch.float64
+B, HEADS, N, M, d = 3, 2, 7, 5, 4
+
+
+def heads(n, seed, size=d):
+    g = torch.Generator().manual_seed(seed)
+    return 0.3 + torch.randn(B, HEADS, n, size, generator=g, dtype=F64)
+
+
+def softmax_by_hand(q, k, v, mask=None):
+    logits = q @ k.mT / math.sqrt(q.shape[-1])
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -math.inf)
+    return logits.softmax(3) @ v
+
+
+# Attention --------------------------------------------------------------------------------------
+
+
+def test_attention_is_its_definition():
+    q, k, v = heads(N, 0), heads(M, 1), heads(M, 2)
+    assert_close(tr.attention(q, k, v), softmax_by_hand(q, k, v), rtol=0, atol=1e-12)
+    mask = torch.rand(N, M, generator=torch.Generator().manual_seed(0)) < 0.6
+    mask[:, 0] = True
+    got = tr.attention(q, k, v, mask=mask)
+    assert_close(got, softmax_by_hand(q, k, v, mask), rtol=0, atol=1e-12)
+    moved = v.clone()
+    moved[:, :, 3] += 5  # a masked value is not heard
+    same = ~mask[:, 3]
+    again = tr.attention(q, k, moved, mask=mask)
+    assert torch.equal(again[:, :, same], got[:, :, same])
+    assert 0 < int(same.sum()) < N and bool((again[:, :, ~same] != got[:, :, ~same]).all())
+    with pytest.raises(TypeError, match="a mask is Boolean|Type-check"):
+        tr.attention(q, k, v, mask=mask.double().log())
+
+
+def test_attention_has_a_forward_derivative_and_a_gradient_of_it():
+    q, k, v = (x.requires_grad_() for x in (heads(N, 0), heads(N, 1), heads(N, 2)))
+    along = heads(N, 3)
+    paths.Cosine().da(torch.zeros(1))  # torch's first forward derivative warns of torch's jit
+
+    def slope(kernel):
+        dy = torch.func.jvp(lambda q: kernel(q, k, v), (q,), (along,))[1]
+        return dy.detach(), *torch.autograd.grad(dy.square().sum(), (q, k, v))
+
+    for got, true in zip(slope(tr.attention), slope(softmax_by_hand), strict=True):
+        assert_close(got, true, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("K, D", [(5, 3), (11, 2)])
+def test_one_head_is_the_denoiser_of_an_isotropic_mixture(K, D):
+    """Keys a μ/v, biases −a²‖μ‖²/2v (as one more coordinate), values μ, and an affine skip."""
+    g = torch.Generator().manual_seed(K)
+    means, s = 2 * torch.randn(K, D, generator=g, dtype=F64) + 0.5, 0.6
+    weights = torch.rand(K, generator=g, dtype=F64) + 0.2
+    law = oracle.GaussianMixture.isotropic(means, s, weights / weights.sum())
+    path, t = paths.VP(), torch.tensor(0.31, dtype=F64)
+    a, b = path.a(t), path.b(t)
+    v = a**2 * s**2 + b**2
+    x = 1.5 * torch.randn(B, D, generator=g, dtype=F64)
+    scale = math.sqrt(D + 1)  # attention divides the logits by it
+    bias = law.weights.log() - a**2 * means.square().sum(1) / (2 * v)
+    keys = scale * torch.cat([a * means / v, bias[:, None]], 1)[None, None]
+    queries = torch.cat([x, torch.ones(B, 1, dtype=F64)], 1)[None, None]
+    heard = tr.attention(queries, keys, means[None, None])[0, 0]
+    gain = a * s**2 / v
+    got = gain * x + (1 - a * gain) * heard
+    assert_close(got, law.denoiser(path)(x, t), rtol=0, atol=1e-14 * 10)
+
+
+def test_linear_attention_is_the_quadratic_form_of_rank_d():
+    q, k, v = heads(N, 0), heads(M, 1), heads(M, 2)
+    weights = q.relu() @ k.relu().mT
+    weights = weights / weights.sum(3, keepdim=True)  # NaN where a query meets no key
+    weights = weights.nan_to_num()
+    assert_close(tr.linear_attention(q, k, v), weights @ v, rtol=0, atol=1e-12)
+    many = heads(50, 3), heads(50, 4), torch.eye(50, dtype=F64).expand(B, HEADS, 50, 50)
+    answers = tr.linear_attention(*many)  # with unit values these are the weights
+    assert int(torch.linalg.matrix_rank(answers[0, 0])) == d
+    assert int(torch.linalg.matrix_rank(tr.attention(*many)[0, 0])) > d
+
+
+def test_a_query_that_meets_no_key_gets_a_finite_answer_and_gradient():
+    q, k, v = heads(N, 0), heads(M, 1), heads(M, 2)
+    q[:, :, 2] = -q[:, :, 2].abs()
+    q.requires_grad_()
+    got = tr.linear_attention(q, k, v)
+    assert torch.equal(got[:, :, 2], torch.zeros(B, HEADS, d, dtype=F64))
+    (slope,) = torch.autograd.grad(got.sum(), q)
+    assert bool(slope.isfinite().all())
+
+
+# Tokens -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape, patch", [((1, 8, 8), 2), ((3, 6, 9), 3), ((2, 4, 10), 1)])
+def test_patches_are_cut_row_by_row_and_put_together_again(shape, patch):
+    x = torch.arange(B * math.prod(shape), dtype=F64).reshape(B, *shape)
+    tokens, across = tr.patchify(x, patch), shape[2] // patch
+    assert tokens.shape == (B, shape[1] // patch * across, shape[0] * patch**2)
+    assert torch.equal(tr.unpatchify(tokens, shape, patch), x)
+    i = across + 1 if shape[1] > patch else 1  # the second of its row
+    top, left = i // across * patch, i % across * patch
+    want = x[:, :, top : top + patch, left : left + patch].flatten(1)
+    assert torch.equal(tokens[:, i], want)
+
+
+def test_patches_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match=r"patches of 3 × 3 .* divisible by 3, got \(1, 8, 8\)"):
+        tr.patchify(torch.zeros(2, 1, 8, 8), 3)
+    with pytest.raises(ValueError, match="has 16 tokens of 4 values, got 15 of 4"):
+        tr.unpatchify(torch.zeros(2, 15, 4), (1, 8, 8), 2)
+
+
+def test_positions_tell_places_apart_and_a_small_image_is_a_crop():
+    place = tr.positions(6, 8, 16)
+    assert place.shape == (48, 16)
+    assert_close(place.square().sum(1), torch.full((48,), 8.0))  # a cosine and a sine each
+    gaps = torch.cdist(place.double(), place.double()) + torch.eye(48)
+    assert float(gaps.min()) > 0.1
+    crop = place.reshape(6, 8, 16)[1:5, 2:6].reshape(16, 16)
+    assert torch.equal(tr.positions(4, 4, 16), crop)
+    grid = place.reshape(6, 8, 16).double()
+    for step in (1, 3):  # the product depends on the distance only
+        products = (grid[:, step:] * grid[:, :-step]).sum(2)
+        assert_close(products, products[:1, :1].expand_as(products), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="multiple of 4, got 10"):
+        tr.positions(2, 2, 10)
+
+
+# The networks -----------------------------------------------------------------------------------
+
+SMALL = {"width": 16, "depth": 2, "heads": 4}
+NETS = {
+    "DiT": lambda **kw: tr.DiT((2, 4, 6), 2, **{**SMALL, **kw}),
+    "DiT, linear": lambda **kw: tr.DiT((2, 4, 6), 2, **{**SMALL, "mix": tr.linear_attention, **kw}),
+    "MMDiT": lambda **kw: tr.MMDiT((2, 4, 6), 9, 3, 2, **{**SMALL, **kw}),
+    "CrossDiT": lambda **kw: tr.CrossDiT((2, 4, 6), 9, 3, 2, **{**SMALL, **kw}),
+}
+LISTENERS = ["MMDiT", "CrossDiT"]
+CAPTION = torch.tensor([[0, 4, 8], [2, 2, 3], [7, 1, 9], [5, 5, 5], [8, 4, 0]])
+
+
+def alive(net, by=0.2):
+    """The net after a pretended training: no parameter is zero any more."""
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(by * torch.randn(p.shape, generator=g))
+    return net.double()
+
+
+def draw(n=5):
+    g = torch.Generator().manual_seed(2)
+    return 1 + 2 * torch.randn(n, 2, 4, 6, generator=g, dtype=F64), torch.rand(
+        n, generator=g, dtype=F64
+    )
+
+
+@pytest.fixture(params=NETS)
+def make(request):
+    torch.manual_seed(0)
+    return NETS[request.param]
+
+
+def test_blocks_are_the_identity_at_birth(make):
+    net = make().double()
+    xt, t = draw()
+    h, rows = net.tokens(xt), torch.nn.functional.silu(net.time_rows(xt, t))
+    c = net.caption(CAPTION, 5).double() if hasattr(net, "caption") else None
+    for block in net.blocks:
+        got = block(h, rows) if c is None else block(h, c, rows)
+        assert torch.equal(got[0] if isinstance(got, tuple) else got, h)
+    assert torch.equal(net(xt, t), torch.zeros_like(xt))
+
+
+def test_qk_norm_bounds_every_logit_by_the_root_of_d(make):
+    seen = []
+
+    def mix(q, k, v):
+        seen.append(float((q @ k.mT).detach().abs().max()) / math.sqrt(q.shape[-1]))
+        return tr.attention(q, k, v)
+
+    for qk_norm in (True, False):
+        seen.clear()
+        net = make(qk_norm=qk_norm, mix=mix).double()
+        with torch.no_grad():
+            for name, p in net.named_parameters():
+                if "norms" not in name:
+                    p.add_(3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(3)))
+        net(*draw())
+        assert (max(seen) <= math.sqrt(4) + 1e-9) == qk_norm, max(seen)
+
+
+def test_without_positions_a_transformer_is_equivariant_to_permutations():
+    net = alive(NETS["DiT"]())
+    xt, t = draw()
+    shuffled = torch.randperm(6, generator=torch.Generator().manual_seed(0))
+
+    def permuted(x):
+        return tr.unpatchify(tr.patchify(x, 2)[:, shuffled], (2, 4, 6), 2)
+
+    assert not torch.allclose(net(permuted(xt), t), permuted(net(xt, t)), atol=1e-3)
+    net.places.zero_()
+    assert_close(net(permuted(xt), t), permuted(net(xt, t)), rtol=1e-11, atol=1e-11)
+
+
+def test_joint_attention_with_tied_weights_is_attention_on_the_whole_sequence():
+    """[text; image] with one set of weights is one stream of both."""
+    net = alive(NETS["MMDiT"]())
+    block, (xt, t) = net.blocks[0], draw()
+    block.text.load_state_dict(block.image.state_dict())
+    h, c = net.tokens(xt), net.caption(CAPTION, 5)
+    rows = net.time_rows(xt, t)
+    whole = block.image(torch.cat([h, c], 1), rows)
+    got = torch.cat(block(h, c, rows), 1)
+    assert_close(got, whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", LISTENERS)
+def test_a_caption_is_heard_in_order(name):
+    torch.manual_seed(0)
+    net, (xt, t) = alive(NETS[name]()), draw()
+    said = net(xt, t, CAPTION)
+    far = lambda other: float((net(xt, t, other) - said).detach().abs().amax((1, 2, 3)).min())
+    assert far(CAPTION.roll(1, 0)) > 1e-3  # other words
+    backwards = CAPTION[[0, 4]].flip(1)
+    moved = net(xt[[0, 4]], t[[0, 4]], backwards) - said[[0, 4]]
+    assert bool((moved.abs().amax((1, 2, 3)) > 1e-3).all())
+    assert far(None) > 1e-3
+    null = torch.full_like(CAPTION, 9)
+    assert_close(net(xt, t, null), net(xt, t), rtol=0, atol=0)
+    short = CAPTION.clone()
+    short[:, 2] = 9
+    assert_close(net(xt, t, CAPTION[:, :2]), net(xt, t, short), rtol=0, atol=0)
+    one = net(xt[2:3], t[2:3], CAPTION[2:3])  # each sample hears its own
+    assert_close(one, said[2:3], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", LISTENERS)
+def test_captions_that_do_not_fit_are_named(name):
+    net, (xt, t) = NETS[name]().double(), draw()
+    with pytest.raises(ValueError, match="token 10 is out of range for a net of 9 words, 0 … 8"):
+        net(xt, t, CAPTION + 1)
+    with pytest.raises(ValueError, match="token -1 is out of range"):
+        net(xt, t, CAPTION - 1)
+    with pytest.raises(ValueError, match="the caption has 4 tokens, this net reads 3 at most"):
+        net(xt, t, torch.cat([CAPTION, CAPTION[:, :1]], 1))
+    for bad in (CAPTION[:4], CAPTION[:, 0], 3, CAPTION.double()):
+        with pytest.raises(
+            (ValueError, TypeError), match="a caption is an int64 tensor|Type-check"
+        ):
+            net(xt, t, bad)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_widths_that_do_not_fit_are_named(name):
+    for bad, sentence in (
+        ({"heads": 3}, "3 heads cannot share a width of 16"),
+        ({"width": 18, "heads": 3}, "multiple of 4, got 18"),
+        ({"depth": 0}, "depth must be a whole number"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            NETS[name](**bad)
+    with pytest.raises(ValueError, match="patches of 4 × 4 pixels"):
+        tr.DiT((1, 6, 8), 4)
+
+
+def test_a_transformer_learns_a_mixture_of_images_to_its_floor():
+    """Two images apart, VP, x0-prediction: the loss comes near the least there is."""
+    torch.manual_seed(0)
+    g = torch.Generator().manual_seed(0)
+    means = torch.stack([torch.linspace(-1, 1, 16), torch.linspace(1, 0, 16).square()])
+    law, path = oracle.GaussianMixture.isotropic(means, 0.3), paths.Cosine()
+    net, t = tr.DiT((1, 4, 4), 2, 32, 2, 4), torch.tensor(0.5)
+
+    def loss():
+        x0 = law.sample(128, generator=g)[0].reshape(-1, 1, 4, 4)
+        xt = path.mix(x0, torch.randn(x0.shape, generator=g), t)
+        return (net(xt, t) - x0).square().mean()
+
+    losses = torch.tensor([*train.fit(loss, net, steps=300, lr=2e-3, progress=False)])
+    floor = float(law.mmse(path, t, 20_000, generator=g))
+    assert losses[:3].mean() > 3 * floor
+    assert losses[-60:].mean() < 1.25 * floor
+
+
+def test_a_file_brings_a_transformer_back(tmp_path):
+    net = alive(NETS["MMDiT"]()).float()
+    train.save(tmp_path / "net.safetensors", net)
+    again = train.rebuild(tmp_path / "net.safetensors")
+    xt, t = (x.float() for x in draw())
+    assert isinstance(net, nets.Conditioned)
+    assert_close(again(xt, t, CAPTION), net(xt, t, CAPTION), rtol=0, atol=0)
