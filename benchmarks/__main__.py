@@ -19,9 +19,23 @@ from io import StringIO
 
 import torch
 
-from minigen import ddim, ddpm, flow, guidance, nets, oracle, paths, targets, train
+from minigen import (
+    ddim,
+    ddpm,
+    edm,
+    flow,
+    guidance,
+    nets,
+    oracle,
+    paths,
+    sde,
+    solvers,
+    targets,
+    train,
+)
 
 STEPS, N = 50, 512
+BARS = {"DDPM": 1.08, "2M": 1.10, "reverse SDE": 1.15, "churn": 1.10}  # where it is not 1.05
 Pair = tuple[Callable[[], object], Callable[[], object]]
 
 
@@ -67,6 +81,14 @@ def samplers(net: torch.nn.Module, path: paths.GaussianPath, target, xT: torch.T
         "DDPM": (lambda: ddpm.ancestral(denoise, path, xT, ts, generator=generator), 1),
         "Euler": (lambda: flow.euler(denoise, path, xT, ts), 1),
         "Heun": (lambda: flow.heun(denoise, path, xT, ts), 2),
+        "2M": (lambda: solvers.dpmpp_2m(denoise, path, xT, ts), 1),
+        "reverse SDE": (lambda: sde.reverse(denoise, path, xT, ts, generator=generator), 1),
+        "churn": (
+            lambda: edm.stochastic(
+                denoise, path, xT, ts, churn=5.0, s_max=2.0, generator=generator
+            ),
+            2,
+        ),
     }
     return {
         name: (lambda walk=walk: [*walk()], forwards(calls))
@@ -87,6 +109,19 @@ def learned(path: paths.GaussianPath, target) -> nets.MLP:
     for _ in train.fit(loss, net, steps=300, progress=False):
         pass
     return net
+
+
+def preconditioned(xT: torch.Tensor) -> Pair:
+    """DDIM of a net with EDM's scale of the input and target, against its bare forwards."""
+    path, ts = paths.Linear(), torch.linspace(1, 0, STEPS + 1)
+    scaled = edm.scale_input(learned(path, edm.target(1.0)), path, 1.0)
+    denoise, times = paths.denoiser(scaled, path, edm.target(1.0)), ts[:-1].unbind()
+
+    @torch.no_grad()
+    def forwards():
+        return [scaled.net(xT, t) for t in times]
+
+    return (lambda: [*ddim.sample(denoise, path, xT, ts)]), forwards
 
 
 def alive(net: torch.nn.Module) -> torch.nn.Module:
@@ -172,9 +207,11 @@ def main() -> None:
     table, line = paths.DDPM(ddpm.linear_betas()), paths.Linear()
     for path, target, what in ((table, targets.eps, "ε"), (line, targets.velocity, "velocity")):
         for name, pair in samplers(learned(path, target), path, target, points).items():
-            if name in ("DDIM", "DDPM") or path is line:
-                bar = 1.08 if name == "DDPM" else 1.05
+            # the reverse SDE cannot start where a = 0
+            if name in ("DDIM", "DDPM", "2M") or (path is line) != (name == "reverse SDE"):
+                bar = BARS.get(name, 1.05)
                 row(f"{name}, 50 steps ÷ bare forwards, MLP, {what}", ratio(*pair, 61), bar)
+    row("DDIM, 50 steps ÷ bare forwards, scaled input", ratio(*preconditioned(points), 61), 1.20)
     unet = alive(nets.UNet((1, 8, 8)))
     pair = samplers(unet, line, targets.velocity, images[:64])["Euler"]
     row("Euler, 50 steps ÷ bare forwards, U-Net 8×8", ratio(*pair, 11), 1.05)

@@ -41,15 +41,15 @@ def _along(denoise, velocity, x, t, *, dx=lambda u, x0_hat, x: u, dt=torch.ones_
 
 def _transposed(denoise, velocity, x, t) -> Tensor:
     _, back = torch.func.vjp(lambda x: denoise(x, t), x)
-    return back(velocity(x, t))[0] + _along(denoise, velocity, x, t, dx=STILL)
+    return back(velocity(x, t))[0] + _along(denoise, velocity, x, t, dx=_still)
 
 
 def _gradient_of_sum(denoise, velocity, x, t) -> Tensor:
     grad = torch.func.grad(lambda x: denoise(x, t).sum())(x)
-    return grad * velocity(x, t) + _along(denoise, velocity, x, t, dx=STILL)
+    return grad * velocity(x, t) + _along(denoise, velocity, x, t, dx=_still)
 
 
-def STILL(u, x0_hat, x):
+def _still(u, x0_hat, x):
     return torch.zeros_like(x)
 
 
@@ -62,7 +62,7 @@ def _and_also(more: Callable) -> Callable:
 
 DERIVATIVE_SLIPS = {
     "that is ∂x̂0/∂t at a fixed state: along the ODE x moves as well, with dx/dt": partial(
-        _along, dx=STILL
+        _along, dx=_still
     ),
     "t stands still in yours: its own rate is 1": partial(_along, dt=torch.zeros_like),
     "that is the derivative of the velocity, the ODE's acceleration: x̂0's is asked for": partial(

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from minigen.shapes import Label, check_count, check_label, readable
 from minigen.transformer import Block, attention
 
-from .orders import Ids, Logits, block_causal
+from .orders import Ids, Logits
+from .scales import block_causal
 
 
 class _Tokens(nn.Module):

@@ -1,4 +1,4 @@
-"""Three orders to generate tokens, and what each says of a likelihood."""
+"""Tokens one by one and many at once, and what each order says of a likelihood."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ Logits = Float[Tensor, "B N V"]
 Model = Callable[[Ids], Logits]
 
 
-def _logits(model: Model, ids: Ids) -> Logits:
+def logits_of(model: Model, ids: Ids) -> Logits:
     """The model's answer; raises ValueError unless it is (B, N, V)."""
     if ids.ndim != 2 or not ids.numel():
         raise ValueError(f"ids must be (B, N), got {tuple(ids.shape)}")
@@ -43,7 +43,7 @@ def _order(order, n: int) -> list[int]:
     return order
 
 
-def _draw(logits: Float[Tensor, "... V"], temperature: float, generator) -> Int[Tensor, "..."]:
+def draw(logits: Float[Tensor, "... V"], temperature: float, generator) -> Int[Tensor, "..."]:
     """One token from each row of logits."""
     p = torch.softmax(logits / temperature, -1)
     drawn = torch.multinomial(p.reshape(-1, p.shape[-1]), 1, generator=generator)
@@ -67,14 +67,14 @@ def nll(model: Model, ids: Ids, *, order=None) -> Float[Tensor, " B"]:
     """
     order, natural = _order(order, ids.shape[1]), order is None
     if natural and getattr(model, "causal", False):
-        logits = _logits(model, ids)
+        logits = logits_of(model, ids)
         _whole(ids, logits.shape[2])
         return _cost(logits, ids).sum(1)
-    V = _logits(model, ids).shape[2]
+    V = logits_of(model, ids).shape[2]
     _whole(ids, V)
     seen, total = torch.full_like(ids, V), 0.0
     for i in order:
-        total = total + _cost(_logits(model, seen)[:, i : i + 1], ids[:, i : i + 1])[:, 0]
+        total = total + _cost(logits_of(model, seen)[:, i : i + 1], ids[:, i : i + 1])[:, 0]
         seen = seen.clone()
         seen[:, i] = ids[:, i]
     return total
@@ -108,11 +108,11 @@ def autoregress(
         now = ids
         for i in order:
             with torch.no_grad():
-                logits = _logits(model, now)
+                logits = logits_of(model, now)
                 unknown = now[:, i] == logits.shape[2]
                 if not bool(unknown.any()):
                     continue
-                drawn = _draw(logits[:, i], temperature, generator)
+                drawn = draw(logits[:, i], temperature, generator)
                 now = now.clone()
                 now[:, i] = torch.where(unknown, drawn, now[:, i])
             yield now
@@ -135,11 +135,11 @@ def masked_loss(
     """
     check_generator(ids, generator)
     B, N = ids.shape
-    draw = {"generator": generator, "device": ids.device}
-    k = torch.randint(1, N + 1, (B, 1), **draw)
-    rank = torch.rand(B, N, **draw).argsort(1).argsort(1)
+    where = {"generator": generator, "device": ids.device}
+    k = torch.randint(1, N + 1, (B, 1), **where)
+    rank = torch.rand(B, N, **where).argsort(1).argsort(1)
     masked = rank < k
-    logits = _logits(model, torch.where(masked, _mask_token(model, ids), ids))
+    logits = logits_of(model, torch.where(masked, _mask_token(model, ids), ids))
     _whole(ids, logits.shape[2])
     cost = torch.where(masked, _cost(logits, ids), 0.0).sum(1)
     return cost * (N / k[:, 0])
@@ -150,7 +150,7 @@ def _mask_token(model: Model, ids: Ids) -> int:
     known = getattr(model, "values", None)
     if known is None:
         with torch.no_grad():
-            known = _logits(model, ids[:1]).shape[2]
+            known = logits_of(model, ids[:1]).shape[2]
     return known
 
 
@@ -214,8 +214,8 @@ def maskgit(
         now = ids
         for count in counts.tolist():
             with torch.no_grad():
-                logits = _logits(model, now)
-                drawn = _draw(logits, temperature, generator)
+                logits = logits_of(model, now)
+                drawn = draw(logits, temperature, generator)
                 rank = by(logits, drawn).masked_fill(now != V, -math.inf)
                 keep = _largest(rank, count, generator)
                 now = torch.where(keep, drawn, now)
@@ -231,43 +231,3 @@ def _largest(rank: Float[Tensor, "B N"], count: int, generator) -> Bool[Tensor, 
     order = rank.gather(1, mixed).argsort(dim=1, descending=True, stable=True)
     best = mixed.gather(1, order)[:, :count]
     return torch.zeros_like(rank, dtype=torch.bool).scatter(1, best, True)
-
-
-# Scale by scale ---------------------------------------------------------------------------------
-
-
-def block_causal(lengths) -> Bool[Tensor, "N N"]:
-    """Who may attend to whom where tokens come in blocks: True at and before one's own block.
-
-    lengths are those of the blocks. [Tian et al. 2024, section 3.2]
-    """
-    for n in lengths:
-        check_count(n, "each length")
-    block = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor([*lengths]))
-    return block[:, None] >= block
-
-
-def next_scale(
-    model: Model, quantizer, n: int, *, generator: torch.Generator | None = None
-) -> Iterator[list[Int[Tensor, "n h w"]]]:
-    """All tokens of a scale at once, scale after scale; yields the list of ids so far.
-
-    `quantizer` is a `vq.MultiScale`: its decode turns the list, however short, into latents. The
-    model sees ids of all scales end to end, V where unknown. [Tian et al. 2024]
-    """
-    check_count(n)
-    lengths = [h * w for h, w in quantizer.scales]
-    V, device = quantizer.codebook.codes, quantizer.codebook.entries.device
-
-    def states() -> Iterator[list[Tensor]]:
-        ids, done = torch.full((n, sum(lengths)), V, device=device), []
-        for (h, w), length in zip(quantizer.scales, lengths, strict=True):
-            start = sum(x[0].numel() for x in done)
-            with torch.no_grad():
-                drawn = _draw(_logits(model, ids)[:, start : start + length], 1.0, generator)
-            ids = ids.clone()
-            ids[:, start : start + length] = drawn
-            done = [*done, drawn.reshape(n, h, w)]
-            yield done
-
-    return states()
