@@ -134,13 +134,13 @@ def test_several_steps_keep_the_marginal_at_t_min(path):
     law, low = gaussian(1), times(first)[0]
     xT = law.at(path, times(1.0)[0]).sample(n, generator=g)[0]
     goal = law.at(path, low)
-    answers = [*distill.multistep(Exact(), path, xT, times(1.0, 0.6, 0.3), generator=g)]
+    answers = [*distill.multistep(Exact(), path, xT, times(1.0, 0.6, 0.05), generator=g)]
     assert len(answers) == 3
     for x in answers:
         std = float(goal.stds[0, 0])
         assert abs(float(x.mean() - goal.means)) < 4 * std / n**0.5
         assert abs(float(x.std()) / std - 1) < 4 / (2 * n) ** 0.5
-    assert float(torch.corrcoef(torch.cat([answers[0], answers[2]], 1).T)[0, 1]) < 0.5
+    assert float(torch.corrcoef(torch.cat([answers[0], answers[1]], 1).T)[0, 1]) < 0.5
     *_, one = distill.multistep(lambda x, t: 0 * x + 3, path, xT[:4], times(0.5))
     assert torch.equal(one, torch.full((4, 1), 3.0, dtype=F64))
     for bad in (times(0.3, 0.6), times(0.5, first / 2)):

@@ -222,6 +222,16 @@ def test_the_integral_is_that_of_squared_scores():
     assert abs(float(got.mean() - want)) < 4 * float(got.std()) / 100_000**0.5 + 1e-4
 
 
+def test_a_denoiser_that_knows_leaves_the_ends():
+    """Without any error: the KL at t = 1 and the entropy at t_min."""
+    path, z = paths.VP(beta_max=1.0), images(B, 2)
+    a2, b2 = (float(f(torch.ones(()).double())) for f in (lambda t: path.a(t) ** 2, path.b2))
+    first = float(path.b2(torch.tensor(0.01, dtype=F64)))
+    want = 0.5 * a2 / b2 * z.square().sum(1) + math.log(2 * math.pi * math.e * first)
+    got = latent.cross_entropy(lambda zt, t: z, path, z, n=3, t_min=0.01)
+    assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
 def test_a_path_without_an_end_is_named():
     z = images(B, 2)
     with pytest.raises(ValueError, match=r"need b\(t_min\) > 0 and a\(1\) > 0"):

@@ -185,6 +185,19 @@ def test_blocks_are_the_identity_at_birth(make):
     assert torch.equal(net(xt, t), torch.zeros_like(xt))
 
 
+def test_the_condition_shifts_scales_and_gates():
+    """h + gate attend(norm(h) (1 + scale) + shift), then the same with the perceptron."""
+    net = alive(NETS["DiT"]())
+    block, (xt, t) = net.blocks[0], draw()
+    h, rows = net.tokens(xt), net.time_rows(xt, t)
+    norm = lambda h: torch.nn.functional.layer_norm(h, h.shape[2:], eps=1e-6)
+    shift1, scale1, gate1, shift2, scale2, gate2 = block.steer(rows)[:, None].chunk(6, 2)
+    q, k, v = block.project(norm(h) * (1 + scale1) + shift1)
+    mid = h + gate1 * block.out(softmax_by_hand(q, k, v).transpose(1, 2).flatten(2))
+    want = mid + gate2 * block.mlp(norm(mid) * (1 + scale2) + shift2)
+    assert_close(block(h, rows), want, rtol=1e-11, atol=1e-11)
+
+
 def test_qk_norm_bounds_every_logit_by_the_root_of_d(make):
     seen = []
 
