@@ -23,7 +23,7 @@ pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[1]
 SHOTS = ROOT / "build" / "browser"
 LECTURES = [
-    p for p in sorted((ROOT / "notebooks").glob("*.ipynb")) if re.match("[0-9][1-9]_", p.name)
+    p for p in sorted((ROOT / "notebooks").glob("*.ipynb")) if re.match(r"(?!00)\d\d_", p.name)
 ]
 PROGRAMS = ["chromium", "chromium-browser", "google-chrome", "chrome"]
 PROGRAMS += ["/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"]
