@@ -131,11 +131,11 @@ def classifier_mean(mean: X, var: Tensor, grad: X, scale: float = 1.0) -> X:
 
 
 def drop_label(
-    label: Label, p: float, null: int, *, generator: torch.Generator | None = None
-) -> Int[Tensor, " B"]:
+    label: Int[Tensor, "B *L"], p: float, null: int, *, generator: torch.Generator | None = None
+) -> Int[Tensor, "B *L"]:
     """The labels, each replaced by the null label with probability p: one net learns both scores.
 
-    `null` is `net.classes`. Raises ValueError for p outside [0, 1], a net without a null label, or
+    `null` is `net.classes`; of captions (B, L) it is `net.words`, and a caption goes as a whole. Raises ValueError for p outside [0, 1], a net without a null label, or
     a null that is one of the classes. [Ho & Salimans 2022, Algorithm 1]
     """
     if not 0 <= p <= 1:
@@ -145,8 +145,8 @@ def drop_label(
     if readable(label) and label.numel() and int(label.max()) >= null:
         raise ValueError(f"null = {null}, but there is a label {int(label.max())}: null is K")
     check_generator(label, generator)
-    dropped = torch.rand(label.shape, generator=generator, device=label.device) < p
-    return torch.where(dropped, null, label)
+    dropped = torch.rand(label.shape[:1], generator=generator, device=label.device) < p
+    return torch.where(per_sample(dropped, label), null, label)
 
 
 def clip(denoise: Denoiser, low: float, high: float) -> Denoiser:

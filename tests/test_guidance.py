@@ -332,6 +332,10 @@ def test_dropped_labels(generator, device):
         assert abs(part - 0.2) < 5 * math.sqrt(0.16 / 6000)
     assert bool((guidance.drop_label(label, 0.0, 5, generator=generator) == label).all())
     assert bool((guidance.drop_label(label, 1.0, 5, generator=generator) == 5).all())
+    words = torch.stack([label, 4 - label, label], 1)  # a caption goes as a whole, or stays
+    gone = guidance.drop_label(words, 0.2, 5, generator=generator) == 5
+    assert bool((gone.all(1) == gone.any(1)).all())
+    assert abs(float(gone[:, 0].double().mean()) - 0.2) < 4 * math.sqrt(0.16 / 30_000)
 
 
 # ---- bad input -------------------------------------------------------------------------------
