@@ -15,7 +15,6 @@ from torch import Tensor
 from minigen.paths import GaussianPath, Readout, denoiser, x0
 from minigen.shapes import (
     Denoiser,
-    Label,
     Time,
     X,
     check_alike,
@@ -131,12 +130,13 @@ def classifier_mean(mean: X, var: Tensor, grad: X, scale: float = 1.0) -> X:
 
 
 def drop_label(
-    label: Int[Tensor, "B *L"], p: float, null: int, *, generator: torch.Generator | None = None
-) -> Int[Tensor, "B *L"]:
+    label: Int[Tensor, "B ..."], p: float, null: int, *, generator: torch.Generator | None = None
+) -> Int[Tensor, "B ..."]:
     """The labels, each replaced by the null label with probability p: one net learns both scores.
 
-    `null` is `net.classes`; of captions (B, L) it is `net.words`, and a caption goes as a whole. Raises ValueError for p outside [0, 1], a net without a null label, or
-    a null that is one of the classes. [Ho & Salimans 2022, Algorithm 1]
+    `null` is `net.classes`; of captions (B, L) it is `net.words`, and a caption goes as a whole.
+    Raises ValueError for p outside [0, 1], a net without a null label, or a null that is one of the
+    classes. [Ho & Salimans 2022, Algorithm 1]
     """
     if not 0 <= p <= 1:
         raise ValueError(f"p is the probability to drop a label and lies in [0, 1], got {p}")
