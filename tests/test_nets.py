@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from minigen import nets
+from minigen import nets, transformer
 
 B, K = 5, 3  # B differs from every data axis and from the number of classes
 NETS = {
@@ -16,6 +16,7 @@ NETS = {
     "UNet 8": lambda **kw: nets.UNet((1, 8, 8), channels=8, **kw),
     "UNet 16": lambda **kw: nets.UNet((3, 16, 12), channels=8, multiples=(1, 2), **kw),
     "UNet 28": lambda **kw: nets.UNet((1, 28, 28), channels=8, multiples=(1, 1, 2), **kw),
+    "DiT": lambda **kw: transformer.DiT((2, 4, 6), width=16, depth=2, heads=4, **kw),
     "UNet 32": lambda **kw: nets.UNet((2, 32, 32), channels=8, multiples=(1, 1, 1, 1), **kw),
 }
 

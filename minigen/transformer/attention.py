@@ -63,10 +63,14 @@ class Project(nn.Module):
     def forward(self, h: Float[Tensor, "B N E"]) -> list[Heads]:
         each = self.linear(h).chunk(len(self.parts), dim=2)
         each = [x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in each]
-        return [
-            self.norms[p](x) if p in self.norms else x
-            for p, x in zip(self.parts, each, strict=True)
-        ]
+        return [self._normed(p, x) for p, x in zip(self.parts, each, strict=True)]
+
+    def _normed(self, part: str, x: Heads) -> Heads:
+        """A query or key scaled; in the dtype of x, which under autocast is not the weight's."""
+        if part not in self.norms:
+            return x
+        norm = self.norms[part]
+        return F.rms_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.eps)
 
 
 def joined(x: Heads) -> Float[Tensor, "B N E"]:
