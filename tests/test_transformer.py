@@ -316,3 +316,18 @@ def test_a_file_brings_a_transformer_back(tmp_path):
     xt, t = (x.float() for x in draw())
     assert isinstance(net, nets.Conditioned)
     assert_close(again(xt, t, CAPTION), net(xt, t, CAPTION), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "make, label", [("DiT((1, 4, 6)", "None"), ("MMDiT((1, 4, 6), 9, 3", "torch.tensor([[0, 4]])")]
+)
+def test_a_transformer_compiles_in_one_graph(make, label, run_python):
+    """In a process of its own: the shape checks of these tests cannot be traced."""
+    run_python(
+        "import torch; from minigen.transformer import DiT, MMDiT; torch.manual_seed(0)\n"
+        f"net = {make}, patch=2, width=16, depth=2, heads=4).requires_grad_(False)\n"
+        "for p in net.parameters(): torch.nn.init.normal_(p, std=0.2)\n"
+        f"given = torch.randn(1, 1, 4, 6), torch.rand(1), {label}\n"
+        "compiled = torch.compile(net, backend='eager', fullgraph=True)\n"
+        "torch.testing.assert_close(compiled(*given), net(*given))"
+    )
