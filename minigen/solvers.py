@@ -52,7 +52,7 @@ def _steps(path: GaussianPath, t: Float[Tensor, " N"], s: Float[Tensor, " N"]) -
 def dpmpp_2m(denoise: Denoiser, path: GaussianPath, xT: X, ts: Float[Tensor, " N"]) -> Iterator[X]:
     """DPM-Solver++(2M): the line through this x̂0 and the last one; yields each state.
 
-    x ← (b_s/b_t) x + a_s (1 − e^−h) D, D = x̂0 + h/(2h₋) (x̂0 − x̂0₋), h₋ the length of the last step.
+    x ← (b_s/b_t) x + a_s (1 − e^−h) M, M = x̂0 + h/(2h₋) (x̂0 − x̂0₋), h₋ the length of the last step.
 
     Order 2, one evaluation a step. Of order 1 are the first step, which has no last one, the one
     after a start at a = 0, which lies infinitely far off (h₋ = ∞), and a step to b = 0 (h = ∞).
@@ -121,9 +121,9 @@ def taylor(denoise: Denoiser, path: GaussianPath, xT: X, ts: Float[Tensor, " N"]
 
     x ← (b_s/b_t) x + a_s (1 − e^−h) x̂0 + a_s (h − 1 + e^−h) dx̂0/dℓ.
 
-    GENIE's step with the exact derivative, in ℓ. Order 2, one evaluation and one jvp a step, at its
-    upper end; a step from a = 0 or to b = 0 is of order 1, without jvp. The denoiser is one that
-    torch.func.jvp differentiates, which `guidance.classifier` is not.
+    GENIE's idea with the exact derivative: its own line is for ε̂, in σ. Order 2, one evaluation and
+    one jvp a step, at its upper end; a step from a = 0 or to b = 0 is of order 1, without jvp. The
+    denoiser is one that torch.func.jvp differentiates, which `guidance.classifier` is not.
     [Dockhorn et al. 2022 (GENIE), section 3.1]
     """
     check_batch(xT, "xT")

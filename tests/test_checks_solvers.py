@@ -10,7 +10,7 @@ from minigen.checks import solvers as check
 
 
 def by_ddim(x, now, before, a_t, b_t, a_s, b_s, h_before):
-    """DDIM's step with D for x̂0."""
+    """DDIM's step with the line's value in the middle for x̂0."""
     D = now
     if b_s != 0:
         r = h_before / torch.log(a_s * b_t / (b_s * a_t))
@@ -83,6 +83,15 @@ def both(denoise, velocity, x, t):
     return torch.func.jvp(denoise, (x, t), (velocity(x, t), torch.ones_like(t)))
 
 
+def along(rate):
+    """A jvp with this rate of t."""
+    return lambda d, u, x, t: torch.func.jvp(d, (x, t), (u(x, t), rate(t)))[1]
+
+
+def clamped(x, now, before, a_t, b_t, a_s, b_s, h_before):
+    return by_ddim(x, now, before, a_t, b_t, a_s, b_s.clamp(min=1e-8), h_before)
+
+
 def halved(x, now, before, *numbers):
     return 0.5 * by_ddim(x, now, before, *numbers)
 
@@ -106,6 +115,10 @@ def in_place(x, now, before, *numbers):
         (check.total_derivative, lambda d, u, x, t: d(x, t[0]), r"denoiser takes t of shape \(5,"),
         (check.total_derivative, lambda d, u, x, t: u(x[0], t), r"velocity takes x of shape \(5,"),
         (check.total_derivative, lambda d, u, x, t: d(x, 0.5), r"got 0\.5"),
+        (check.total_derivative, along(lambda t: t.new_ones(())), r"a tensor \(B,\) of ones"),
+        (check.total_derivative, along(lambda t: torch.ones_like(t)[:, None]), "of its shape"),
+        (check.total_derivative, along(lambda t: 1.0), "of its shape"),
+        (check.step_2m, clamped, "you put 1e-08 in its place"),
     ],
 )
 def test_what_no_value_tells_is_named_too(exercise, answer, message):

@@ -1,5 +1,6 @@
 """Checks of the exercises of lecture 11, solvers for few calls."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -47,11 +48,20 @@ def _at_the_data(value: Callable) -> Callable:
     )
 
 
-def _integrated(x, now, before, a_t, b_t, a_s, b_s, h_before) -> Tensor:
-    """The line integrated exactly, as by a Taylor step with a difference for its slope."""
+def _integrated(x, now, before, a_t, b_t, a_s, b_s, h_before, *, over=None) -> Tensor:
+    """The line integrated exactly, as by a Taylor step with a quotient, over h₋, for a slope."""
     h = _length(a_t, b_t, a_s, b_s)
-    bend = a_s * (h + torch.expm1(-h)) * (now - before) / h_before
+    bend = a_s * (h + torch.expm1(-h)) * (now - before) / (over or (lambda h, h_: h_))(h, h_before)
     return b_s / b_t * x - a_s * torch.expm1(-h) * now + bend
+
+
+def _above_zero(least: float) -> Callable:
+    """The formula with b_s never below `least`."""
+
+    def step(x, now, before, a_t, b_t, a_s, b_s, h_before):
+        return _step(x, now, before, a_t, b_t, a_s, b_s.clamp(min=least), h_before)
+
+    return step
 
 
 OF_EPS = lambda h, a_t, b_t, a_s, b_s: -b_s * torch.expm1(h)  # the ε-form's weight
@@ -69,7 +79,7 @@ STEP_SLIPS = {
     "3/2 and −1/2 are right for steps of equal length only: the correction is h/(2 h₋)": partial(
         _step, share=lambda h, h_before: 0.5
     ),
-    "your correction is twice too large: D is the line's value at the middle of the step, h/(2 h₋) "
+    "your correction is twice too large: M is the line's value at the middle of the step, h/(2 h₋) "
     "on from now, not at its end (and ℓ is log(a/b), half the log-SNR)": partial(
         _step, share=lambda h, h_before: h / h_before
     ),
@@ -80,7 +90,7 @@ STEP_SLIPS = {
     "now and before have changed places": partial(
         _step, guess=lambda now, before, c: _line(before, now, c)
     ),
-    "your weights of now and before do not add up to 1: if both are equal, so is D": partial(
+    "your weights of now and before do not add up to 1: if both are equal, so is M": partial(
         _step, guess=lambda now, before, c: (1 + c) * now + c * before
     ),
     "you gave now the weight 1 and before −h/(2 h₋): the weight of now is 1 + h/(2 h₋)": partial(
@@ -89,7 +99,7 @@ STEP_SLIPS = {
     "you took the mean of now and before, x̂0 of half a step ago: go on along their line": partial(
         _step, guess=lambda now, before, c: 0.5 * (now + before)
     ),
-    "your D is before alone: it is now with a correction": partial(
+    "your M is before alone: it is now with a correction": partial(
         _step, guess=lambda now, before, c: before
     ),
     "your h is the step of the log-SNR, 2 log(a/b): here ℓ = log(a/b), the half": partial(
@@ -119,46 +129,59 @@ STEP_SLIPS = {
     "that is the step of the form in ε, and now and before are x̂0": partial(
         _step, keep=SIGNAL, gain=OF_EPS
     ),
-    "D has the weight of the form in ε, −b_s (e^h − 1): that of x̂0 is a_s (1 − e^−h)": partial(
+    "M has the weight of the form in ε, −b_s (e^h − 1): that of x̂0 is a_s (1 − e^−h)": partial(
         _step, gain=OF_EPS
     ),
-    "the sign of D's weight: it is a_s (1 − e^−h), above 0": partial(
+    "the sign of M's weight: it is a_s (1 − e^−h), above 0": partial(
         _step, gain=lambda h, a_t, b_t, a_s, b_s: a_s * torch.expm1(-h)
     ),
-    "D's weight has e^h where e^−h belongs": partial(
+    "M's weight is a_s (e^h − 1), the growth of the form in ε: here it is a_s (1 − e^−h)": partial(
+        _step, gain=lambda h, a_t, b_t, a_s, b_s: a_s * torch.expm1(h)
+    ),
+    "M's weight has e^h where e^−h belongs": partial(
         _step, gain=lambda h, a_t, b_t, a_s, b_s: -a_s * torch.expm1(h)
     ),
-    "D's weight is a_s (1 − e^−h), yours is a_s: x̂0 is in x already, a_t of it": partial(
+    "M's weight is a_s (1 − e^−h), yours is a_s: x̂0 is in x already, a_t of it": partial(
         _step, gain=lambda h, a_t, b_t, a_s, b_s: a_s
     ),
-    "D's weight has a_t for a_s: e^−ℓ is taken out where the step ends": partial(
+    "M's weight has a_t for a_s: e^−ℓ is taken out where the step ends": partial(
         _step, gain=lambda h, a_t, b_t, a_s, b_s: -a_t * torch.expm1(-h)
     ),
-    "D's weight lacks a_s": partial(
+    "M's weight lacks a_s": partial(
         _step, gain=lambda h, a_t, b_t, a_s, b_s: -torch.expm1(-h)
     ),
-    "D's weight is a_s h, what Euler's method would make of a_s (1 − e^−h)": partial(
+    "M's weight is a_s h, what Euler's method would make of a_s (1 − e^−h)": partial(
         _step, gain=lambda h, a_t, b_t, a_s, b_s: a_s * h
     ),
-    "that integrates the line exactly, which is of order 2 as well, but is not 2M: its D is the "
+    "that integrates the line exactly, which is of order 2 as well, but is not 2M: its M is the "
     "line's value at the middle of the step": _integrated,
+    "your slope is (now − before)/h: those two lie one step apart that is over, h₋": partial(
+        _integrated, over=lambda h, h_before: h
+    ),
 }  # fmt: skip
 DATA_SLIPS = {
     "at b_s = 0 the step is infinitely long, h = ∞, and ∞ − ∞ is NaN: no line goes so far, so take "
-    "order 1 there, D = now": _everywhere,
-    "at b_s = 0 you left x as it was: D = now, of weight a_s, and nothing of x is kept": (
+    "order 1 there, M = now": _everywhere,
+    "at b_s = 0 the step is infinitely long, h = ∞, and so is your way along the line: take order "
+    "1 there, M = now": _at_the_data(lambda x, now, before: now + math.inf * (now - before)),
+    "at b_s = 0 you left x as it was: M = now, of weight a_s, and nothing of x is kept": (
         _at_the_data(lambda x, now, before: x)
     ),
     "at b_s = 0 you gave before: the newest x̂0 is now": _at_the_data(
         lambda x, now, before: before
     ),
-    "at b_s = 0 your weights are 3/2 and −1/2: there is no line to infinity, D = now": (
+    "at b_s = 0 your weights are 3/2 and −1/2: there is no line to infinity, M = now": (
         _at_the_data(lambda x, now, before: 1.5 * now - 0.5 * before)
     ),
     "at b_s = 0 you took the mean of now and before: the newest x̂0 is now": _at_the_data(
         lambda x, now, before: 0.5 * (now + before)
     ),
 }  # fmt: skip
+DATA_SLIPS |= {
+    f"at b_s = 0 you put {least:g} in its place: h is arbitrary then, and M goes so far along the "
+    f"line; take order 1 there, M = now": _above_zero(least)
+    for least in (1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+}
 
 
 def step_2m(function: Callable) -> None:

@@ -1,12 +1,12 @@
 """The check of lecture 11's second program, the derivative of x̂0 along the ODE."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from minigen import paths
 from minigen.checks import Wrong, ask, draws
 
 B, D = 5, 3  # samples, dimensions
@@ -42,6 +42,10 @@ def _along(denoise, velocity, x, t, *, dx=lambda u, x0_hat, x: u, dt=torch.ones_
 def _transposed(denoise, velocity, x, t) -> Tensor:
     _, back = torch.func.vjp(lambda x: denoise(x, t), x)
     return back(velocity(x, t))[0] + _along(denoise, velocity, x, t, dx=_still)
+
+
+def _transposed_alone(denoise, velocity, x, t) -> Tensor:
+    return torch.func.vjp(lambda x: denoise(x, t), x)[1](velocity(x, t))[0]
 
 
 def _gradient_of_sum(denoise, velocity, x, t) -> Tensor:
@@ -108,6 +112,8 @@ DERIVATIVE_SLIPS = {
     "you multiplied by the Jacobian's transpose, a vjp: derivatives along a direction are a jvp": (
         _transposed
     ),
+    "that is a vjp in x alone: the Jacobian's transpose, and t has no part in it; along a "
+    "direction, (dx/dt, 1), a derivative is a jvp": _transposed_alone,
     "the gradient of x̂0's sum, times the velocity, is no derivative of each coordinate along it: "
     "every coordinate of x moves every coordinate of x̂0": _gradient_of_sum,
     "you added the velocity: x̂0 moves only as x and t move it": _and_also(lambda d, u, y: d + u),
@@ -130,15 +136,26 @@ def total_derivative(function: Callable) -> None:
     x (B, D), t (B,), as both functions take them; the denoiser may be called once. Raises NotYet,
     or Wrong with a diagnosis.
     """
-    paths.VP().da(torch.tensor(0.5))  # has torch load its forward mode, which else warns here, once
+    with warnings.catch_warnings():  # torch loads its forward mode here, and warns of itself, once
+        warnings.simplefilter("ignore")
+        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
     denoise, velocity = _fields()
     x, t = draws(B, D, seed=14, std=1.3), torch.linspace(0.15, 0.8, B, dtype=torch.float64)
     # the truth has fields of its own: the calls counted are the learner's alone
     truth = lambda _, __, *at: _along(*_fields(), *at)
-    ask("dx̂0/dt", function, truth, DERIVATIVE_SLIPS, denoise, velocity, x, t)
+    try:
+        ask("dx̂0/dt", function, truth, DERIVATIVE_SLIPS, denoise, velocity, x, t)
+    except RuntimeError as error:
+        if "forward gradient" not in str(error) and "tangents" not in str(error):
+            raise
+        raise Wrong(
+            f"torch.func.jvp wants for each point a rate of its shape: dx/dt is (B, D) as x, and "
+            f"the rate of t is a tensor (B,) of ones, one for each sample ({error})"
+        ) from None
     if denoise.calls > 1:
         raise Wrong(
             f"the values are right, but the denoiser was asked {denoise.calls} times, and calls "
-            f"are what we save: one torch.func.jvp along both rates, dx/dt and 1, asks it once"
+            f"are what we save: one torch.func.jvp along both rates, dx/dt and 1, asks it once "
+            f"(torch.func.linearize asks twice)"
         )
     print(f"right: the derivative of {B} samples along the ODE, each at its own time, by one call")
