@@ -24,6 +24,7 @@ from minigen.shapes import (
     check_pair,
     check_times,
     clock,
+    forward_mode,
     like,
     noise,
     readable,
@@ -198,6 +199,7 @@ def mean_flow_loss(u: Velocity, x0: X, eps: X, t: Time, s: Time) -> Float[Tensor
     if readable(t) and bool((s > t).any()):
         raise ValueError(f"the way goes from t back to s and needs s ≤ t, got t = {t}, s = {s}")
     xt, v = Linear().mix(x0, eps, t), eps - x0
+    forward_mode()
     answer, slope = torch.func.jvp(
         lambda x, t: check_answer(u(x, t, s), x0), (xt, t), (v, torch.ones_like(t))
     )

@@ -3,6 +3,8 @@
 Values are looked at on the CPU only (`readable`); shapes and dtypes everywhere.
 """
 
+import functools
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -46,6 +48,14 @@ def noise(x: Float[Tensor, "..."], *, generator: torch.Generator | None = None):
     """A draw of N(0, I) with the shape, dtype and device of x."""
     check_generator(x, generator)
     return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+
+
+@functools.cache
+def forward_mode() -> None:
+    """Has torch load its forward mode, which warns once of a part of torch itself (its jit)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
 
 
 # What is checked --------------------------------------------------------------------------------

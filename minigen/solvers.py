@@ -25,6 +25,7 @@ from minigen.shapes import (
     check_grid,
     check_time,
     clock,
+    forward_mode,
 )
 
 
@@ -157,6 +158,7 @@ def _derivative(quantity: Readout, x: X, t: Time, dx: X, dt: float) -> X:
     """The derivative of quantity(x, t) along (dx, dt)."""
     with torch.inference_mode(False), torch.no_grad():  # in inference mode torch 2.6 answers 0
         at = torch.clone(x), torch.clone(t)
+        forward_mode()
         return torch.func.jvp(quantity, at, (torch.clone(dx), torch.full_like(at[1], dt)))[1]
 
 

@@ -7,7 +7,7 @@ import torch
 from cases import line, mixture
 from torch.testing import assert_close
 
-from minigen import ddim, distill, edm, flow, nets, oracle, paths
+from minigen import ddim, distill, edm, flow, nets, oracle, paths, shapes
 
 F64 = torch.float64
 B, D = 5, 2
@@ -186,7 +186,7 @@ def test_the_mean_velocity_obeys_its_identity():
     path, (x, _) = paths.Linear(), draws()
     t, s = times(0.9, 0.6, 0.7, 0.8, 0.5), times(0.1, 0.2, 0.0, 0.4, 0.3)
     v = gaussian().velocity(path)(x, t)
-    paths.Cosine().da(t)  # torch's first forward derivative warns of torch's jit
+    shapes.forward_mode()
     u, du = torch.func.jvp(lambda x, t: mean_velocity(x, t, s), (x, t), (v, torch.ones_like(t)))
     assert_close(u, v - distill.like(t - s, x) * du, rtol=1e-12, atol=1e-12)
     mid = (t + s) / 2

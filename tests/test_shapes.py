@@ -142,3 +142,16 @@ def test_what_is_no_tensor_is_named():
         shapes.check_tensor(torch.tensor(1.0), "x")
     with pytest.raises(TypeError, match="a and b are tensors, got Tensor and float"):
         shapes.check_alike(torch.zeros(2), 0.0, "a and b")
+
+
+def test_no_derivative_of_ours_warns_of_torchs_own_jit(run_python):
+    """Forward mode is loaded in silence, whoever asks first; the caller can do nothing about it."""
+    start = "import torch, warnings; warnings.simplefilter('error'); x = torch.zeros(3, 2)\n"
+    run_python(
+        start + "from minigen import paths, solvers\n"
+        "[*solvers.taylor(lambda x, t: x / 2, paths.Linear(), x + 1, torch.tensor([0.8, 0.2]))]"
+    )
+    run_python(
+        start + "from minigen import distill; t = torch.rand(3)\n"
+        "distill.mean_flow_loss(lambda x, t, s: x * t[:, None], x, x + 1, t, t / 2)"
+    )

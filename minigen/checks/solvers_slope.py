@@ -1,6 +1,5 @@
 """The check of lecture 11's second program, the derivative of x̂0 along the ODE."""
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from minigen.checks import Wrong, ask, draws
+from minigen.shapes import forward_mode
 
 B, D = 5, 3  # samples, dimensions
 
@@ -136,9 +136,7 @@ def total_derivative(function: Callable) -> None:
     x (B, D), t (B,), as both functions take them; the denoiser may be called once. Raises NotYet,
     or Wrong with a diagnosis.
     """
-    with warnings.catch_warnings():  # torch loads its forward mode here, and warns of itself, once
-        warnings.simplefilter("ignore")
-        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
+    forward_mode()
     denoise, velocity = _fields()
     x, t = draws(B, D, seed=14, std=1.3), torch.linspace(0.15, 0.8, B, dtype=torch.float64)
     # the truth has fields of its own: the calls counted are the learner's alone

@@ -1,8 +1,6 @@
 """Gaussian paths from data to noise, xt = a(t) x0 + b(t) eps: two functions of time each."""
 
-import functools
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,23 +13,16 @@ from minigen.shapes import (
     X,
     check_pair,
     check_time,
+    forward_mode,
     like,
     readable,
     wide,
 )
 
 
-@functools.cache
-def _forward_mode() -> None:
-    """Have torch load its forward mode, which warns once of a part of torch itself (its jit)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
-
-
 def _slope(f: Callable[[Time], Time], t: Time) -> Time:
     """df/dt in the dtype of t."""
-    _forward_mode()
+    forward_mode()
     recording = torch.is_grad_enabled()
     # In inference mode torch 2.6 answers 0. Leaving it would also switch the recording on.
     with torch.inference_mode(False), torch.set_grad_enabled(recording):
