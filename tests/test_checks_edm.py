@@ -105,7 +105,20 @@ def with_math(F, x, sigma, sigma_data):
     return x / math.sqrt(sigma**2 + sigma_data**2)
 
 
+def a_sum(F, x, sigma, sigma_data):
+    root = (sigma + sigma_data)[:, None]
+    skip, out = (sigma_data / root) ** 2, sigma[:, None] * sigma_data / root
+    return skip * x + out * F(x / root, sigma)
+
+
+def no_root(F, x, sigma, sigma_data):
+    root = (sigma**2 + sigma_data**2)[:, None]
+    return sigma_data**2 / root * x + sigma[:, None] * sigma_data / root * F(x / root, sigma)
+
+
 @pytest.mark.parametrize("wrong, why", [
+    (a_sum, r"all three have σ \+ s"),
+    (no_root, "the root is missing in c_in and c_out"),
     (column, r"one noise level for each sample, sigma of shape \(5,\), got shape \(5, 1\)"),
     (without_axes, r"shapes did not fit in line .* c\.reshape\(-1, 1\)"),
     (across, r"has shape \(5, 1\), expected \(5, 3\)"),
@@ -123,8 +136,20 @@ def test_a_wrong_denoiser_is_told(wrong, why):
         check.edm_denoise(wrong)
 
 
+def roots_to_zero(n, low, high, rho):
+    return torch.linspace(high ** (1 / rho), 0, n + 1, dtype=torch.float64) ** rho
+
+
+def power_first(n, low, high, rho):
+    roots = torch.linspace(high**1 / rho, low**1 / rho, n, dtype=torch.float64)
+    return torch.cat([roots**rho, torch.zeros(1, dtype=torch.float64)])
+
+
 @pytest.mark.parametrize("wrong, why", [
     (lambda *a: even_roots(*a).tolist(), "one tensor of shape"),
+    (roots_to_zero, "sigma_min is not among the levels"),
+    (power_first, "the power binds first"),
+    (lambda *a: even_roots(*a).roll(1), "the 0 stands first"),
     (lambda *a: even_roots(*a)[:, None], r"has shape \(8, 1\), expected \(8,\)"),
     (lambda *a: even_roots(*a).round(decimals=1), "is right, yours gives"),
     (lambda n, low, high, rho: even_roots(7, low, high, rho), r"n = 4 levels has shape \(8,\)"),

@@ -41,6 +41,10 @@ def _in(sigma: Tensor, s: float) -> Tensor:
     return 1 / _root(sigma, s)
 
 
+def _sum(sigma: Tensor, s: float) -> Tensor:
+    return sigma + s
+
+
 def denoised(
     F, x, sigma, s, *, skip=_skip, out=_out, scale=_in, told=lambda sigma: sigma
 ) -> Tensor:
@@ -66,6 +70,28 @@ DENOISE_SLIPS = {
     "your c_in is √(σ² + s²): it divides": partial(denoised, scale=_root),
     "your c_out is σs/(σ² + s²), without the root": partial(
         denoised, out=lambda sigma, s: sigma * s / (sigma**2 + s**2)
+    ),
+    "the root is missing in c_in and c_out: both divide by √(σ² + s²)": partial(
+        denoised,
+        scale=lambda sigma, s: 1 / (sigma**2 + s**2),
+        out=lambda sigma, s: sigma * s / (sigma**2 + s**2),
+    ),
+    "your c_in is 1/(σ + s): variances add, the standard deviation is √(σ² + s²)": partial(
+        denoised, scale=lambda sigma, s: 1 / _sum(sigma, s)
+    ),
+    "your c_out is σs/(σ + s): variances add, c_out is σs/√(σ² + s²)": partial(
+        denoised, out=lambda sigma, s: sigma * s / _sum(sigma, s)
+    ),
+    "c_in and c_out have σ + s below: variances add, it is √(σ² + s²)": partial(
+        denoised,
+        scale=lambda sigma, s: 1 / _sum(sigma, s),
+        out=lambda sigma, s: sigma * s / _sum(sigma, s),
+    ),
+    "all three have σ + s where √(σ² + s²) belongs: variances add": partial(
+        denoised,
+        scale=lambda sigma, s: 1 / _sum(sigma, s),
+        out=lambda sigma, s: sigma * s / _sum(sigma, s),
+        skip=lambda sigma, s: (s / _sum(sigma, s)) ** 2,
     ),
     "your c_out is σ, which grows without end: at high noise it is s": partial(
         denoised, out=lambda sigma, s: sigma

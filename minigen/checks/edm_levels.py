@@ -60,7 +60,10 @@ LEVEL_SLIPS = {
     "those are n + 1 levels down to sigma_min, without the 0": lambda n, *args: levels(
         n + 1, *args, end=lambda x: x
     ),
-    "your roots run down to 0 in n steps, and sigma_min is not among the levels": _at(
+    "your roots run down to 0 in n steps, and sigma_min is not among the levels": (
+        lambda n, low, *args: levels(n + 1, 0.0, *args, end=lambda x: x)
+    ),
+    "your roots run down to 0, and then comes a second 0: sigma_min is not among the levels": _at(
         n=lambda a: a["n"] + 1, low=lambda a: 0.0
     ),
     "your levels rise: a walk goes from noise to data": lambda *args: levels(*args).flip(0),
@@ -69,6 +72,12 @@ LEVEL_SLIPS = {
     ),
     "ρ and 1/ρ have changed places: the roots are even, the levels their ρ-th powers": _at(
         rho=lambda a: 1 / a["rho"]
+    ),
+    "sigma ** 1/rho is σ/ρ, as the power binds first: the root is sigma ** (1/rho)": partial(
+        levels, into=lambda sigma, rho: sigma / rho
+    ),
+    "the 0 stands first: the grid falls, and the 0 is its end": partial(
+        levels, end=lambda x: _end(x).roll(1)
     ),
     "those are the roots σ^(1/ρ), evenly spaced: raise them to the power ρ": partial(
         levels, back=lambda root, rho: root
