@@ -108,7 +108,10 @@ class GaussianPath:
             middle = 0.5 * (low + high)
             short = self.sigma(middle) < flat
             low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-        return (0.5 * (low + high)).reshape(sigma.shape)
+        found = 0.5 * (low + high)  # the ends exactly: a sampler asks whether it has reached b = 0
+        found = torch.where(flat <= self.sigma(torch.zeros_like(flat)), 0.0, found)
+        found = torch.where(flat >= self.sigma(torch.ones_like(flat)), 1.0, found)
+        return found.reshape(sigma.shape)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,12 @@ class DDPM(GaussianPath):
         """log ᾱ(t), in nats."""
         return torch.lerp(*self._piece(t))
 
+    def _time(self, sigma):  # log ᾱ = −log(1 + σ²) is linear between the knots
+        falls = self._log_abar.to(sigma).neg()
+        level = torch.log1p(sigma.square())
+        i = torch.searchsorted(falls, level, right=True).clamp(1, self.T) - 1
+        return (i + (level - falls[i]) / (falls[i + 1] - falls[i])) / self.T
+
     def a(self, t: Time) -> Time:
         return torch.exp(0.5 * self.log_alpha_bar(t)).to(t.dtype)
 
