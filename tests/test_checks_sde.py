@@ -109,6 +109,13 @@ def test_every_right_form_is_accepted(exercise, right, capsys):
     assert capsys.readouterr().out.startswith("right")
 
 
+def test_one_call_is_praised_only_where_it_was_one(capsys):
+    check.hutchinson_divergence(by_backward)
+    check.hutchinson_divergence(sample_by_sample)
+    one, many = capsys.readouterr().out.splitlines()
+    assert "from one call," in one and "from 5 calls" in many
+
+
 def twice(score, x, t, s, *rest):
     score(x, s)
     return in_one_line(score, x, t, s, *rest)
@@ -148,6 +155,8 @@ def own_probe(field, x, v):
         (check.reverse_step, divided_by_noise, "step with noise 0.0 holds NaN"),
         (check.reverse_step, asks(lambda x, t: x[0], lambda x, t: t), r"states of shape \(5, 3\)"),
         (check.reverse_step, asks(lambda x, t: x, lambda x, t: t.expand(5, 1)), r"got \(5, 1\)"),
+        (check.reverse_step, asks(lambda x, t: x), r"depends on the time too"),
+        (check.reverse_step, lambda score, x, t, s, *rest: (s - t)[:, None] * x, "0-d tensors"),
         (check.reverse_step, lambda score, x, *rest: in_one_line(score, x.neg_(), *rest), "writes"),
         (check.reverse_step, lambda *args: in_one_line(*args).sum(1), r"shape \(5,\), expected"),
         (check.reverse_step, lambda *args: 1.2 * in_one_line(*args), "is 1.2 times what is right"),

@@ -23,7 +23,9 @@ class _Score:
     def __init__(self):
         self.times: list[float] = []
 
-    def __call__(self, x, t) -> Tensor:
+    def __call__(self, x, t=None) -> Tensor:
+        if t is None:
+            raise Wrong("the score depends on the time too: score(x, t)")
         if not isinstance(x, Tensor) or x.shape != (B, D):
             got = tuple(x.shape) if isinstance(x, Tensor) else repr(x)
             raise Wrong(f"the score takes states of shape {(B, D)}, got {got}")
@@ -56,6 +58,17 @@ def _swapped(score, x, t, s, *rest) -> Tensor:
     return _step(score, x, s, t, *rest)
 
 
+def _noise_first(score, x, t, s, f, g2, noise, z) -> Tensor:
+    """The noise is added, and the drift taken from there."""
+    return _step(score, x + _root(g2, t - s, noise) * z, t, s, f, g2, noise, 0 * z)
+
+
+def _score_after(score, x, t, s, f, g2, noise, z) -> Tensor:
+    """As _noise_first, but f x is that of the step's start."""
+    noisy = x + _root(g2, t - s, noise) * z
+    return noisy + (f * x - _half_sum(noise) * g2 * score(noisy, t)) * (s - t)
+
+
 STEP_SLIPS = {
     "its drift goes the wrong way: on the way back dt = s − t is negative, and you multiplied by "
     "t − s. So the equation runs towards noise with the wrong sign, and explodes": partial(
@@ -72,6 +85,24 @@ STEP_SLIPS = {
     "spreads. Noise needs a longer pull, ½ (1 + noise²) g²": partial(_step, weight=lambda n: 0.5),
     "you took ½ (1 + noise) g²: the noise is squared in it, as a variance is": partial(
         _step, weight=lambda n: 0.5 * (1 + n)
+    ),
+    "you took (½ + noise²) g²: the ½ stands before the whole bracket, ½ (1 + noise²) g²": partial(
+        _step, weight=lambda n: 0.5 + n**2
+    ),
+    "the noise came first, and the drift from there: both are taken where the step starts": (
+        _noise_first
+    ),
+    "the score was asked once the noise was added; Euler–Maruyama asks where the step starts": (
+        _score_after
+    ),
+    "the noise is g² (t − s) z, a variance where its root belongs, noise · √(g² (t − s))": partial(
+        _step, std=lambda g2, h, n: n * g2 * h
+    ),
+    "the noise is noise² g² (t − s) z: that is its variance, and z is multiplied by the root": (
+        partial(_step, std=lambda g2, h, n: n**2 * g2 * h)
+    ),
+    "the noise is g² (t − s) z whatever `noise` says; it is noise · √(g² (t − s))": partial(
+        _step, std=lambda g2, h, n: g2 * h
     ),
     "you took ½ (1 + noise)² g²; it is ½ (1 + noise²) g²": partial(
         _step, weight=lambda n: 0.5 * (1 + n) ** 2
@@ -155,11 +186,15 @@ def reverse_step(function: Callable) -> None:
         score = _Score()
         slips = STEP_SLIPS if noise == 0.7 else {}  # where each has a value of its own
         # The truth asks a score of its own: the times are those of the learner's calls alone.
-        ask(
-            f"the step with noise {noise}", function,
-            lambda _, *args: _step(_Score(), *args), slips,
-            score, x, t, s, f, g2, noise, z,
-        )  # fmt: skip
+        try:
+            ask(f"the step with noise {noise}", function,
+                lambda _, *args: _step(_Score(), *args), slips,
+                score, x, t, s, f, g2, noise, z)  # fmt: skip
+        except IndexError as error:
+            raise Wrong(
+                f"t, s, f and g2 are 0-d tensors, one number for the batch: they need no "
+                f"[:, None], nor any other index ({error})"
+            ) from None
         if len(score.times) != 1:
             raise Wrong(
                 f"the values are right, but the score was asked {len(score.times)} times: it is "

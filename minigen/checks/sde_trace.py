@@ -112,7 +112,7 @@ TRACE_SLIPS = {
     "only the first data axis was summed: sum over all of them, .flatten(1).sum(1)": partial(
         _probe, reduce=lambda y: y.sum(1)
     ),
-    "you took the mean over the data axes: a divergence is a sum": partial(
+    "you took a mean over the data axes: a divergence is a sum, as vᵀ field is": partial(
         _probe, reduce=lambda y: y.flatten(1).mean(1)
     ),
     "that is one number for the whole batch: keep one for each sample, (B,)": partial(
@@ -148,6 +148,16 @@ TRACE_SLIPS = {
     "its sign is turned: the divergence itself is asked for": partial(
         _probe, reduce=lambda y: -_sum(y)
     ),
+    "vᵀ field was averaged, over the batch and the axes, before it was differentiated: .sum(), as "
+    "each number counts whole": partial(_probe, first=lambda v: v / v.numel()),
+    "vᵀ field was averaged over the batch before it was differentiated: sum over it, as no sample "
+    "depends on another": partial(_probe, first=lambda v: v / len(v)),
+    "the second v is squared: it is vᵀ (∇field) v, with v once on each side": partial(
+        _probe, second=lambda g, v, x: g * v.square()
+    ),
+    "the first v is squared: it is vᵀ (∇field) v, with v once on each side": partial(
+        _probe, first=torch.square
+    ),
     "that is half of it": partial(_probe, reduce=lambda y: 0.5 * _sum(y)),
     "you summed absolute values: products of both signs cancel, and must": partial(
         _probe, reduce=lambda y: _sum(y.abs())
@@ -170,4 +180,6 @@ def hutchinson_divergence(function: Callable) -> None:
             f"the values are right, but the field was asked {field.calls} times: one call and one "
             f"backward pass give the whole batch"
         )
-    print(f"right: {SHAPE[0]} estimates from one backward pass, each with its own probe")
+    one = field.calls == 1
+    how = "from one call" if one else f"from {field.calls} calls, where one for the batch will do"
+    print(f"right: {SHAPE[0]} estimates {how}, each with its own probe")
