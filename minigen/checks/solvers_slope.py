@@ -28,7 +28,7 @@ class _Field:
         return torch.sin(x + self.phase * k) * (1.4 - k) + 0.7 * k * x.roll(1, 1) - 0.3
 
 
-def _fields() -> tuple[_Field, _Field]:
+def _fields() -> tuple[Callable, Callable]:
     return _Field("denoiser", 2.0), _Field("velocity", -3.0)
 
 
