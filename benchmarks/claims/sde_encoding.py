@@ -23,6 +23,7 @@ import math
 
 import torch
 
+from benchmarks.claims.vae_noise import dequantise
 from data.make_checkpoints import digits_path, eps_loss, labelled
 from minigen import data, flow, nets, paths, targets, train
 
@@ -30,11 +31,6 @@ SEEDS, STEPS, SHORT, LOW, HIGH, N = 3, 1500, 100, 0.1, 30.0, 60
 chain, linear = digits_path(), paths.Linear()
 TRAIN, TRAIN_Y = data.digits("train")
 TEST, LABEL = data.digits("test")
-
-
-def dequantise(x, g):
-    """Uniform noise of one grey level's width."""
-    return x + (torch.rand(x.shape, generator=g) - 0.5) / 8
 
 
 def noise_loss(net, x0, y, g):

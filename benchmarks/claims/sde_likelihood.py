@@ -18,7 +18,6 @@ digits, and over trainings. Dummies: pixels that know nothing of each other, and
 import math
 
 import torch
-from torch import nn
 
 from benchmarks.claims.sde_encoding import (
     KINDS,
@@ -30,8 +29,9 @@ from benchmarks.claims.sde_encoding import (
     chain,
     dequantise,
 )
+from benchmarks.claims.vae_noise import trained
 from data.make_checkpoints import labelled
-from minigen import ddpm, paths, sde, train, vae
+from minigen import ddpm, paths, sde, vae
 
 SEEDS, STEPS, N, FEW, DRAWS = 3, 1500, 30, 10, 10
 LOWS = (0.01, 0.03, 0.1)
@@ -101,16 +101,7 @@ def by_class(place):
 
 def autoencoder(each_pixel, steps, seed):
     """Lecture 2's VAE: ELBO and IWAE-500 of each digit."""
-    torch.manual_seed(seed)
-    g, likelihood = torch.Generator().manual_seed(seed), vae.Gaussian(-3.0)
-    if each_pixel:
-        likelihood.log_var = nn.Parameter(torch.full((1, 8, 8), -3.0))
-    net = vae.mlp((1, 8, 8), 8, hidden=128, likelihood=likelihood)
-    rows = lambda: dequantise(TRAIN[torch.randint(len(TRAIN), (128,), generator=g)], g)
-    loss = lambda: -vae.elbo(net, rows(), generator=g).total.mean()
-    rate = train.cosine(6e-3, steps, 50)
-    for _ in train.fit(loss, net, steps=steps, lr=rate, progress=False):
-        pass
+    net, g = trained(each_pixel, seed, steps)
     with torch.no_grad():
         elbo = vae.elbo(net, NOISY, samples=20, generator=g).total
         return elbo, vae.iwae(net, NOISY, samples=500, generator=g)

@@ -15,13 +15,10 @@ Ids = Int[Tensor, "B ..."]
 
 
 class _Turns(nn.Module):
-    """What both share: f = f̂ + rest after every turn, whatever a turn adds to f̂."""
+    """What both share: f = f̂ + rest after every turn, whatever a turn adds to f̂.
 
-    turns: int
-
-    def quantizer(self, k: int) -> Quantizer:
-        """The codebook of turn k."""
-        raise NotImplementedError
+    A subclass has `turns`, their number, and `quantizer(k)`, the codebook of turn k.
+    """
 
     def down(self, rest: Latent, k: int) -> Latent:
         """The vectors that turn k quantises."""
