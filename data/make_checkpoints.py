@@ -40,6 +40,48 @@ def digits_classifier(seed: int):
     return net, {"test accuracy": str(metrics.share_with_error(accuracy, len(x)))}
 
 
+def letters_reader(seed: int):
+    """The judge of 32 × 32 capitals, trained on a pool of its own."""
+    x, label, _ = data.glyphs(26_000, 32, characters=data.CAPITALS, generator=pool())
+    torch.manual_seed(seed)
+    net = reader(seed, nets.Reader((1, 32, 32), 26), x, label)
+    x, label = data.letters("test")
+    accuracy = metrics.accuracy(net, x, label)
+    return net, {"test accuracy": str(metrics.share_with_error(accuracy, len(x)))}
+
+
+def words_reader(seed: int):
+    """The judge of words of two capitals, trained on a pool of its own with all pairs in it."""
+    first = data.CHARACTERS.index("A")
+    x, ids, _ = data.words(26_000, characters=data.CAPITALS, generator=pool())
+    torch.manual_seed(seed)
+    net = reader(seed, nets.Reader((1, 16, 32), 26, length=2, width=128), x, ids - first)
+    fresh = torch.Generator().manual_seed(1)
+    x, ids, _ = data.words(2_000, characters=data.CAPITALS, generator=fresh)
+    right = (net(x).argmax(2) + first == ids).all(1).float().mean()
+    return net, {"both letters right": str(metrics.share_with_error(right, len(x)))}
+
+
+def pool() -> torch.Generator:
+    """The seed of the readers' images: neither that of `data.letters` nor a sampler's."""
+    return torch.Generator().manual_seed(2)
+
+
+def reader(seed: int, net, x, label, steps: int = 1500):
+    """As `digits_classifier`: cross-entropy with noise on the images, Adam, cosine rate."""
+    generator = torch.Generator().manual_seed(seed)
+    batches = data.batches(x, label, size=128, generator=generator)
+
+    def loss():
+        x, label = next(batches)
+        noisy = x + 0.3 * torch.randn(x.shape, generator=generator)
+        return F.cross_entropy(net(noisy).flatten(0, -2), label.flatten())
+
+    for _ in train.fit(loss, net, steps=steps, lr=train.cosine(1e-3, steps), progress=False):
+        pass
+    return net.requires_grad_(False)
+
+
 @functools.cache
 def digits_path() -> paths.DDPM:
     """The chain that `digits_eps` was trained on."""
@@ -123,8 +165,10 @@ def commit() -> str:
     return subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
-RECIPES = {  # in this order: the judge comes first
+RECIPES = {  # in this order: the judges come first
     "digits_classifier": digits_classifier,
+    "letters_reader": letters_reader,
+    "words_reader": words_reader,
     "digits_eps": digits_eps,
     "digits_flow": digits_flow,
 }

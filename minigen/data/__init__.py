@@ -6,14 +6,14 @@ Points come on one scale, E‖x‖² = 2; images, also your own by `images`, lie
 from .batches import Batches, batches
 from .checkpoints import checkpoint
 from .digits import digits, fashion_mnist, mnist
-from .glyphs import CHARACTERS, FONTS, glyphs
+from .glyphs import CAPITALS, CHARACTERS, FONTS, glyphs, letters
 from .images import images
 from .photos import patches
 from .points import TOYS, checkerboard, eight_gaussians, moons, pinwheel, swiss_roll, toy
 from .words import words
 
 __all__ = [
-    "Batches", "CHARACTERS", "FONTS", "TOYS", "batches", "checkerboard", "checkpoint", "digits",
-    "eight_gaussians", "fashion_mnist", "glyphs", "images", "mnist", "moons", "patches", "pinwheel",
-    "swiss_roll", "toy", "words",
+    "Batches", "CAPITALS", "CHARACTERS", "FONTS", "TOYS", "batches", "checkerboard", "checkpoint",
+    "digits", "eight_gaussians", "fashion_mnist", "glyphs", "images", "letters", "mnist", "moons",
+    "patches", "pinwheel", "swiss_roll", "toy", "words",
 ]  # fmt: skip

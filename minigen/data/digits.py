@@ -20,7 +20,7 @@ def digits(split: str = "train") -> tuple[Images, Labels]:
     images, label = load_digits(return_X_y=True)
     index = torch.arange(len(label)).numpy()
     train, test = train_test_split(index, test_size=360, random_state=0, stratify=label)
-    kept = _pick(split, train=train, test=test)
+    kept = pick(split, train=train, test=test)
     x = torch.from_numpy(images[kept]).float().reshape(-1, 1, 8, 8)
     return x / 8 - 1, torch.from_numpy(label[kept]).long()
 
@@ -38,7 +38,7 @@ def fashion_mnist(split: str = "train") -> tuple[Images, Labels]:
 def _openml(name: str, split: str) -> tuple[Images, Labels]:
     from sklearn.datasets import fetch_openml
 
-    kept = _pick(split, train=slice(None, 60_000), test=slice(60_000, None))
+    kept = pick(split, train=slice(None, 60_000), test=slice(60_000, None))
     try:  # liac-arff is the parser that needs no pandas
         images, label = fetch_openml(
             name, version=1, return_X_y=True, as_frame=False, parser="liac-arff"
@@ -52,7 +52,8 @@ def _openml(name: str, split: str) -> tuple[Images, Labels]:
     return x / 127.5 - 1, torch.from_numpy(label[kept].astype("int64"))
 
 
-def _pick(split: str, **parts):
+def pick(split: str, **parts):
+    """The part of that name, "train" or "test". Raises ValueError for another name."""
     if split not in parts:
         raise ValueError(f"split is 'train' or 'test', got {split!r}")
     return parts[split]

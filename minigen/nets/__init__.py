@@ -3,12 +3,12 @@
 To add one, subclass `Conditioned` and give it `body(xt, rows)`.
 """
 
-from .classifier import DigitsClassifier
-from .conditioning import Conditioned, Fourier, Frequencies, Sinusoidal
+from .classifier import DigitsClassifier, Reader
+from .conditioning import Conditioned, Fourier, Frequencies, Rebuildable, Sinusoidal
 from .mlp import MLP, ResMLP
 from .unet import UNet
 
 __all__ = [
-    "MLP", "Conditioned", "DigitsClassifier", "Fourier", "Frequencies", "ResMLP", "Sinusoidal",
-    "UNet",
+    "MLP", "Conditioned", "DigitsClassifier", "Fourier", "Frequencies", "Reader", "Rebuildable",
+    "ResMLP", "Sinusoidal", "UNet",
 ]  # fmt: skip

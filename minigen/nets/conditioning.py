@@ -66,20 +66,24 @@ class Fourier(Frequencies):
         super().__init__(scale * torch.randn(dim // 2, generator=generator))
 
 
-class Conditioned(nn.Module):
-    """What every net shares: the checks of its input, and time plus label as rows of `width`.
-
-    `shape` is the shape of one sample: an int D, or a tuple such as (1, 8, 8). `classes=K` adds K
-    labels and the null label K, which stands in where label is None. `embedding` is any function
-    (R,) -> (R, E) of t, by default Sinusoidal(64). `out=2` doubles the first data axis of the
-    result, for a net that also predicts a variance. `arguments` are those it was made with.
-    """
+class Rebuildable(nn.Module):
+    """A net that remembers its `arguments`, those it was made with: `train.rebuild` needs them."""
 
     def __new__(cls, *given, **named):
         net = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind_partial(net, *given, **named).arguments
         net.arguments = dict([*bound.items()][1:])
         return net
+
+
+class Conditioned(Rebuildable):
+    """What every denoising net shares: the checks of its input, time and label as rows of `width`.
+
+    `shape` is the shape of one sample: an int D, or a tuple such as (1, 8, 8). `classes=K` adds K
+    labels and the null label K, which stands in where label is None. `embedding` is any function
+    (R,) -> (R, E) of t, by default Sinusoidal(64). `out=2` doubles the first data axis of the
+    result, for a net that also predicts a variance.
+    """
 
     def __init__(self, shape, width: int, classes: int | None, embedding: Callable | None, out=1):
         super().__init__()

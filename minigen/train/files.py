@@ -201,7 +201,7 @@ def save(path: str | os.PathLike, net: nn.Module, **about) -> None:
 def _kinds() -> dict[str, type[nn.Module]]:
     """The public nets of minigen by name: those of the kit, and of the lectures that have some."""
     known = {name: getattr(nets, name) for name in nets.__all__}
-    new = [nets.Conditioned]
+    new = [nets.Rebuildable]
     while new:
         new = [kind for parent in new for kind in parent.__subclasses__()]
         known |= {k.__name__: k for k in new if k.__module__.startswith("minigen.")}
