@@ -33,10 +33,13 @@ from minigen.checks import (
     sde,
     solvers,
     start,
+    transformer,
     vae,
 )
 
-LECTURES = [start, markov, vae, ddpm, ddim, score, guidance, gan, flow, sde, edm, solvers]
+LECTURES = [
+    start, markov, vae, ddpm, ddim, score, guidance, gan, flow, sde, edm, solvers, transformer,
+]  # fmt: skip
 MODULES = [*LECTURES, schedule, inverse]
 EXERCISES = {
     f"{m.__name__.split('.')[-1]}-{check.__name__}": (check, slips)
