@@ -14,7 +14,20 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from minigen import data, ddim, ddpm, flow, guidance, judge, metrics, nets, paths, targets, train
+from minigen import (
+    data,
+    ddim,
+    ddpm,
+    flow,
+    guidance,
+    judge,
+    latent,
+    metrics,
+    nets,
+    paths,
+    targets,
+    train,
+)
 
 HERE = Path(__file__).parent
 RUNS, SAMPLES, STEPS = 5, 360, 20  # a sample is as large as the test set
@@ -120,6 +133,68 @@ def digits_flow(seed: int):
     return net, cost | quality(sample(net, paths.Linear(), seed, target=targets.velocity, ts=ts))
 
 
+def letters_autoencoder(seed: int):
+    """32 × 32 capitals as 8 × 8 latents of 4 channels, and back: squares and a small KL."""
+    torch.manual_seed(seed)
+    net = latent.ConvAutoencoder((1, 32, 32), channels=4, factor=4, width=16)
+    start = time.process_time()
+    compressed(net, data.letters("train")[0], seed, steps=1000)
+    cost = {"training": f"{time.process_time() - start:.0f} s of one CPU core"}
+    return net, cost | kept(net, *data.letters("test"))
+
+
+def compressed(net, x, seed: int, steps: int, kl: float = 1e-3) -> None:
+    """Train an autoencoder on images, to the average of its weights."""
+    generator = torch.Generator().manual_seed(seed)
+    batches, ema = data.batches(x, size=64, generator=generator), train.Ema(net, 0.99)
+
+    def loss():
+        return latent.loss(net, next(batches)[0], kl=kl, generator=generator).mean()
+
+    rate = train.cosine(3e-3, steps, warmup=20)
+    for _ in train.fit(loss, net, steps=steps, lr=rate, ema=ema, progress=False):
+        pass
+    ema.copy_to(net)
+
+
+@torch.no_grad()
+def kept(net, x, label) -> dict[str, str]:
+    """What is left of images that the autoencoder has not seen, and the scale of their latents."""
+    mean, log_var = net.encode(x)
+    again = net.decode(mean)
+    decibels = psnr(again, x)
+    error = float(decibels.std()) / len(x) ** 0.5
+    (right, apart), (best, floor) = read(again, label), read(x, label)
+    std = mean.transpose(0, 1).flatten(1).std(1)
+    return {
+        "PSNR": f"{float(decibels.mean()):.2f} ± {error:.2f} dB",
+        "accuracy": f"{right:.3f}, {best:.3f} before",
+        "frechet": f"{apart:.2f}, {floor:.2f} before",
+        "standard deviations of the latents": ", ".join(f"{s:.2f}" for s in std),
+        "noise of the encoder": f"{float((0.5 * log_var).exp().mean()):.3f}",
+    }
+
+
+def read(x, label) -> tuple[float, float]:
+    """The first two of `judge.letters`: accuracy and Fréchet distance, without its neighbours."""
+    net, seen = letters_seen()
+    x = x.clamp(-judge.LIMIT, judge.LIMIT)
+    apart = metrics.frechet(net.features(x), seen)
+    return float(metrics.accuracy(net, x, label)), float(apart)
+
+
+@functools.cache
+def letters_seen():
+    """The reader of letters, and its features of the training letters."""
+    net = train.rebuild(data.checkpoint("letters_reader")).requires_grad_(False)
+    return net, net.features(data.letters("train")[0])
+
+
+def psnr(again, x) -> torch.Tensor:
+    """The peak signal-to-noise ratio of each image in dB, (B,); a peak of 2 from −1 to 1."""
+    return 10 * torch.log10(4 / (again - x).square().flatten(1).mean(1))
+
+
 def labelled(seed: int, loss, steps: int, drop: float = 0.1):
     """A net for labelled digits, a share `drop` of them left out for guidance, and its cost."""
     torch.manual_seed(seed)
@@ -171,6 +246,7 @@ RECIPES = {  # in this order: the judges come first
     "words_reader": words_reader,
     "digits_eps": digits_eps,
     "digits_flow": digits_flow,
+    "letters_autoencoder": letters_autoencoder,
 }
 
 

@@ -78,6 +78,18 @@ def test_the_flow_draws_digits_in_a_few_steps(recipes):
     assert got.recall > 0.78 and got.precision > 0.92 and got.memorised < 0.01
 
 
+def test_letters_come_back_from_their_latents_readable(recipes):
+    """As sharp as the page says, and each from its own latents alone."""
+    net, (x, label) = train.rebuild(data.checkpoint("letters_autoencoder")), data.letters("test")
+    with torch.no_grad():
+        z = net.encode(x)[0]
+        own, others = net.decode(z), net.decode(z.roll(1, dims=0))
+    assert z.shape == (520, 4, 8, 8) and recipes.psnr(own, x).mean() > 25
+    got, floor = judge.letters(own, label), judge.letters.floor()
+    assert floor.accuracy - got.accuracy < 0.02 and got.frechet < floor.frechet + 10
+    assert judge.letters(others, label).accuracy < 0.2 and recipes.psnr(others, x).mean() < 13
+
+
 def test_the_net_also_knows_digits_without_a_label(recipes, eps_net):
     """Guidance needs both: without the label the loss is larger, and far below that of no net."""
     x0, label = data.digits("test")
