@@ -37,7 +37,7 @@ def test_each_checkpoint_has_its_recipe_and_its_facts(recipes):
     page = (FOLDER / "README.md").read_text("utf-8")
     for name in NAMES:
         path = data.checkpoint(name)
-        assert path.stat().st_size < 3e6
+        assert path.stat().st_size < 4e6
         _, about = files.read(path)
         assert about["command"] == f"python data/make_checkpoints.py --only {name} --seed 0"
         assert re.fullmatch(r"[0-9a-f]{7,40}\+?", about["commit"]) and about["seed"] == 0
@@ -76,6 +76,18 @@ def test_the_flow_draws_digits_in_a_few_steps(recipes):
     got = verdict(recipes.sample(net, paths.Linear(), seed=7, target=targets.velocity, ts=ts))
     assert got.accuracy > 0.98 and got.frechet < 5.5
     assert got.recall > 0.78 and got.precision > 0.92 and got.memorised < 0.01
+
+
+def test_the_transformer_writes_words_it_has_seen_and_words_it_has_not(recipes):
+    net = train.rebuild(data.checkpoint("words_mmdit"))
+    capitals = torch.arange(26) + data.CHARACTERS.index("A")
+    pairs = torch.cartesian_prod(capitals, capitals)
+    held = judge.unseen(pairs)
+    for part, least in ((pairs[~held][::7], 0.9), (pairs[held], 0.8)):
+        got = judge.read(recipes.spelled(net, part, 3.0, seed=7))
+        assert (got == part).all(1).double().mean() >= least
+        two = part[:, 0] != part[:, 1]
+        assert (got == part.flip(1)).all(1)[two].double().mean() < 0.05
 
 
 def test_the_net_also_knows_digits_without_a_label(recipes, eps_net):
