@@ -69,7 +69,10 @@ def pool() -> torch.Generator:
 
 
 def reader(seed: int, net, x, label, steps: int = 1500):
-    """As `digits_classifier`: cross-entropy with noise on the images, Adam, cosine rate."""
+    """As `digits_classifier`: cross-entropy with noise on the images, Adam, cosine rate.
+
+    Then the features are scaled to a mean variance of 1, and the logits' weights by the inverse.
+    """
     generator = torch.Generator().manual_seed(seed)
     batches = data.batches(x, label, size=128, generator=generator)
 
@@ -80,7 +83,12 @@ def reader(seed: int, net, x, label, steps: int = 1500):
 
     for _ in train.fit(loss, net, steps=steps, lr=train.cosine(1e-3, steps), progress=False):
         pass
-    return net.requires_grad_(False)
+    net.requires_grad_(False)
+    std = net.features(x[:2_600]).var(0).mean().sqrt()
+    net.features[-2].weight /= std
+    net.features[-2].bias /= std
+    net.logits.weight *= std
+    return net
 
 
 @functools.cache
