@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 X = Float[Tensor, "B *D"]  # any data shape: (B, 2) points, (B, 1, 8, 8) digits
 Time = Float[Tensor, ""] | Float[Tensor, "B"]  # 0 = data, 1 = noise
-Label = Int[Tensor, "B"]
+Label = Int[Tensor, "B"] | Int[Tensor, "B L"]  # a class, or a caption of token ids
 
 Denoiser = Callable[[X, Time], X]  # (xt, t) -> E[x0 | xt]: the only thing a sampler calls
 Net = Callable[..., X]  # net(xt, t, label=None)

@@ -37,7 +37,7 @@ def test_each_checkpoint_has_its_recipe_and_its_facts(recipes):
     page = (FOLDER / "README.md").read_text("utf-8")
     for name in NAMES:
         path = data.checkpoint(name)
-        assert path.stat().st_size < 3e6
+        assert path.stat().st_size < 4e6
         _, about = files.read(path)
         assert about["command"] == f"python data/make_checkpoints.py --only {name} --seed 0"
         assert re.fullmatch(r"[0-9a-f]{7,40}\+?", about["commit"]) and about["seed"] == 0
@@ -88,6 +88,18 @@ def test_letters_come_back_from_their_latents_readable(recipes):
     got, floor = judge.letters(own, label), judge.letters.floor()
     assert floor.accuracy - got.accuracy < 0.02 and got.frechet < floor.frechet + 10
     assert judge.letters(others, label).accuracy < 0.2 and recipes.psnr(others, x).mean() < 13
+
+
+def test_the_transformer_writes_words_it_has_seen_and_words_it_has_not(recipes):
+    net = train.rebuild(data.checkpoint("words_mmdit"))
+    capitals = torch.arange(26) + data.CHARACTERS.index("A")
+    pairs = torch.cartesian_prod(capitals, capitals)
+    held = judge.unseen(pairs)
+    for part, least in ((pairs[~held][::7], 0.9), (pairs[held], 0.8)):
+        got = judge.read(recipes.spelled(net, part, 3.0, seed=7))
+        assert (got == part).all(1).double().mean() >= least
+        two = part[:, 0] != part[:, 1]
+        assert (got == part.flip(1)).all(1)[two].double().mean() < 0.05
 
 
 def test_the_net_also_knows_digits_without_a_label(recipes, eps_net):

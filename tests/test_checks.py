@@ -25,6 +25,7 @@ from minigen.checks import (
     gan,
     guidance,
     inverse,
+    latent,
     markov,
     pin,
     same,
@@ -33,10 +34,14 @@ from minigen.checks import (
     sde,
     solvers,
     start,
+    transformer,
     vae,
 )
 
-LECTURES = [start, markov, vae, ddpm, ddim, score, guidance, gan, flow, sde, edm, solvers]
+LECTURES = [
+    start, markov, vae, ddpm, ddim, score, guidance, gan, flow, sde, edm, solvers, transformer,
+    latent,
+]  # fmt: skip
 MODULES = [*LECTURES, schedule, inverse]
 EXERCISES = {
     f"{m.__name__.split('.')[-1]}-{check.__name__}": (check, slips)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from minigen import nets, oracle, paths, shapes, train
+from minigen import flow, nets, oracle, paths, shapes, targets, train
 from minigen import transformer as tr
+from minigen.transformer.attention import Project, joined
 
 F64 = torch.float64
 B, HEADS, N, M, d = 3, 2, 7, 5, 4
@@ -45,13 +46,16 @@ def test_attention_is_its_definition():
         tr.attention(q, k, v, mask=mask.double().log())
 
 
-def test_attention_has_a_forward_derivative_and_a_gradient_of_it():
-    q, k, v = (x.requires_grad_() for x in (heads(N, 0), heads(N, 1), heads(N, 2)))
-    along = heads(N, 3)
+@pytest.mark.parametrize("which", range(3))
+def test_attention_has_a_forward_derivative_and_a_gradient_of_it(which):
+    """In the queries, in the keys, in the values."""
+    q, k, v = given = [heads(N, i).requires_grad_() for i in range(3)]
+    along, mask = heads(N, 3), torch.ones(N, N, dtype=torch.bool).tril()
     shapes.forward_mode()
 
     def slope(kernel):
-        dy = torch.func.jvp(lambda q: kernel(q, k, v), (q,), (along,))[1]
+        moved = lambda x: kernel(*given[:which], x, *given[which + 1 :], mask=mask)
+        dy = torch.func.jvp(moved, (given[which],), (along,))[1]
         return dy.detach(), *torch.autograd.grad(dy.square().sum(), (q, k, v))
 
     for got, true in zip(slope(tr.attention), slope(softmax_by_hand), strict=True):
@@ -85,6 +89,11 @@ def test_linear_attention_is_the_quadratic_form_of_rank_d():
     weights = weights / weights.sum(3, keepdim=True)  # NaN where a query meets no key
     weights = weights.nan_to_num()
     assert_close(tr.linear_attention(q, k, v), weights @ v, rtol=0, atol=1e-12)
+    ones = tr.linear_attention(q, k, torch.ones_like(v))  # each row adds up to 1, or is 0
+    met = (q.relu() @ k.relu().mT).sum(3, keepdim=True) > 0
+    assert_close(ones, met.double().expand_as(ones), rtol=0, atol=1e-14)
+    short = tr.linear_attention(1e-9 * q, k, v)  # no threshold, no epsilon
+    assert_close(short, tr.linear_attention(q, k, v), rtol=1e-12, atol=1e-12)
     many = heads(50, 3), heads(50, 4), torch.eye(50, dtype=F64).expand(B, HEADS, 50, 50)
     answers = tr.linear_attention(*many)  # with unit values these are the weights
     assert int(torch.linalg.matrix_rank(answers[0, 0])) == d
@@ -101,6 +110,27 @@ def test_a_query_that_meets_no_key_gets_a_finite_answer_and_gradient():
     assert bool(slope.isfinite().all())
 
 
+def test_a_projection_splits_the_heads_as_torch_does():
+    """Against torch's own function; normed queries and keys against their definition."""
+    torch.manual_seed(0)
+    h, project = heads(N, 0, 6).flatten(0, 1), Project(6, 3, "qkv", qk_norm=False).double()
+    W, b, one = project.linear.weight, project.linear.bias, torch.eye(6, dtype=F64)
+    x = h.transpose(0, 1)
+    want, _ = torch.nn.functional.multi_head_attention_forward(
+        x, x, x, 6, 3, W, b, None, None, False, 0.0, one, None, need_weights=False
+    )
+    got = joined(tr.attention(*project(h)))
+    assert_close(got, want.transpose(0, 1), rtol=1e-12, atol=1e-12)
+    normed = Project(6, 3, "qkv", qk_norm=True).double()
+    normed.linear.load_state_dict(project.linear.state_dict())
+    alive(normed.norms)
+    plain, got = project(h), normed(h)
+    assert torch.equal(got[2], plain[2])
+    for part, x, y in zip("qk", plain, got, strict=False):
+        size = (x.square().mean(3, keepdim=True) + 1e-6).sqrt()
+        assert_close(y, normed.norms[part].weight * x / size, rtol=1e-12, atol=1e-12)
+
+
 # Tokens -----------------------------------------------------------------------------------------
 
 
@@ -114,6 +144,12 @@ def test_patches_are_cut_row_by_row_and_put_together_again(shape, patch):
     top, left = i // across * patch, i % across * patch
     want = x[:, :, top : top + patch, left : left + patch].flatten(1)
     assert torch.equal(tokens[:, i], want)
+
+
+def test_tokens_are_counted():
+    """An autoencoder's factor f and patches of p pixels: (H/(f p))² tokens."""
+    for size, f, p, n in ((1024, 8, 2, 4096), (256, 8, 2, 256), (1024, 32, 1, 1024)):
+        assert tr.patchify(torch.zeros(1, 4, size // f, size // f), p).shape == (1, n, 4 * p**2)
 
 
 def test_patches_that_do_not_fit_are_named():
@@ -135,6 +171,11 @@ def test_positions_tell_places_apart_and_a_small_image_is_a_crop():
     for step in (1, 3):  # the product depends on the distance only
         products = (grid[:, step:] * grid[:, :-step]).sum(2)
         assert_close(products, products[:1, :1].expand_as(products), rtol=0, atol=1e-5)
+    omega = 10.0 ** -torch.linspace(
+        0, 4, 4
+    )  # row 4 of 6 is 1.5 from the middle, column 1 of 8 −2.5
+    want = [f(c * omega) for c in (1.5, -2.5) for f in (torch.cos, torch.sin)]
+    assert_close(place.reshape(6, 8, 16)[4, 1], torch.cat(want))
     with pytest.raises(ValueError, match="multiple of 4, got 10"):
         tr.positions(2, 2, 10)
 
@@ -196,6 +237,68 @@ def test_the_condition_shifts_scales_and_gates():
     mid = h + gate1 * block.out(softmax_by_hand(q, k, v).transpose(1, 2).flatten(2))
     want = mid + gate2 * block.mlp(norm(mid) * (1 + scale2) + shift2)
     assert_close(block(h, rows), want, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_network_is_its_tokens_its_blocks_and_its_image(name):
+    """Told with torch's own functions: silu, layer norm, the last shift and scale."""
+    torch.manual_seed(0)
+    net, (xt, t), F = alive(NETS[name]()), draw(), torch.nn.functional
+    rows, h = F.silu(net.time_rows(xt, t)), net.first(tr.patchify(xt, 2)) + net.places
+    said = [CAPTION] if name in LISTENERS else []
+    c = net.dictionary(CAPTION) + net.order if said else None
+    if name == "CrossDiT":
+        norm, mlp = net.read
+        c = c + mlp(F.layer_norm(c, (16,), norm.weight, norm.bias))
+    for block in net.blocks:
+        h = block(h, rows) if c is None else block(h, c, rows)
+        h, c = h if isinstance(h, tuple) else (h, c)
+    shift, scale = net.steer(rows)[:, None].chunk(2, 2)
+    last = net.last(F.layer_norm(h, (16,), eps=1e-6) * (1 + scale) + shift)
+    want = tr.unpatchify(last, (2, 4, 6), 2)
+    assert_close(net(xt, t, *said), want, rtol=1e-11, atol=1e-11)
+    assert len(net.blocks) == 2 and len(NETS[name](depth=3).blocks) == 3
+
+
+def test_the_last_joint_block_hears_the_caption_as_the_others_do():
+    """With weights tied to the image's it is one block on the whole sequence, image's part."""
+    net, (xt, t) = alive(NETS["MMDiT"]()), draw()
+    last, h, c, rows = net.blocks[-1], net.tokens(xt), net.caption(CAPTION, 5), net.time_rows(xt, t)
+    tied = ((last.steer, last.image.steer, 0), (last.project.linear, last.image.project.linear, 16))
+    for part, whole, first in tied:  # shift and scale of six rows; keys and values of three
+        part.weight.data = whole.weight.data[first : first + 32]
+        part.bias.data = whole.bias.data[first : first + 32]
+    last.project.norms["k"].load_state_dict(last.image.project.norms["k"].state_dict())
+    got, same = last(h, c, rows)
+    assert torch.equal(same, c)
+    want = last.image(torch.cat([h, c], 1), rows)[:, :6]
+    assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+def test_a_cross_block_asks_the_caption_between_its_two_halves():
+    net, (xt, t) = alive(NETS["CrossDiT"]()), draw()
+    block, h, c = net.blocks[0], net.tokens(xt), net.caption(CAPTION, 5)
+    rows, norm = net.time_rows(xt, t), net.blocks[0].norm3
+    qkv, steer = block.offered(h, rows)
+    mid = block.attended(h, joined(softmax_by_hand(*qkv)), steer)
+    asked = torch.nn.functional.layer_norm(mid, (16,), norm.weight, norm.bias)
+    heard = softmax_by_hand(*block.ask(asked), *block.offer(c))
+    want = block.thought(mid + block.heard(joined(heard)), steer)
+    assert_close(block(h, c, rows), want, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_bf16_autocast(name, device):
+    """8 bits of mantissa: the same function within a few per cent, also under a gradient."""
+    net, (xt, t) = alive(NETS[name]()).float().to(device), [x.float().to(device) for x in draw()]
+    said = [CAPTION.to(device)] if name in LISTENERS else []
+    with torch.autocast(device.type, torch.bfloat16):
+        half = net(xt, t, *said)
+        half.float().square().mean().backward()
+    whole = net(xt, t, *said).detach()
+    assert half.dtype == torch.bfloat16
+    assert float((half.detach().float() - whole).norm()) < 0.05 * float(whole.norm())
+    assert all(bool(p.grad.isfinite().all()) for p in net.parameters() if p.grad is not None)
 
 
 def test_qk_norm_bounds_every_logit_by_the_root_of_d(make):
@@ -321,13 +424,37 @@ def test_a_file_brings_a_transformer_back(tmp_path):
 @pytest.mark.parametrize(
     "make, label", [("DiT((1, 4, 6)", "None"), ("MMDiT((1, 4, 6), 9, 3", "torch.tensor([[0, 4]])")]
 )
-def test_a_transformer_compiles_in_one_graph(make, label, run_python):
-    """In a process of its own: the shape checks of these tests cannot be traced."""
+def test_a_transformer_compiles_in_one_graph(make, label, run_python, device):
+    """In a process of its own: the shape checks of these tests cannot be traced.
+
+    On an accelerator by torch's own compiler, on the CPU without one, which would need a compiler
+    of C++.
+    """
+    backend = "eager" if device.type == "cpu" else "inductor"
     run_python(
         "import torch; from minigen.transformer import DiT, MMDiT; torch.manual_seed(0)\n"
+        f"torch.set_default_device('{device}')\n"
         f"net = {make}, patch=2, width=16, depth=2, heads=4).requires_grad_(False)\n"
         "for p in net.parameters(): torch.nn.init.normal_(p, std=0.2)\n"
         f"given = torch.randn(1, 1, 4, 6), torch.rand(1), {label}\n"
-        "compiled = torch.compile(net, backend='eager', fullgraph=True)\n"
-        "torch.testing.assert_close(compiled(*given), net(*given))"
+        f"compiled = torch.compile(net, backend='{backend}', fullgraph=True)\n"
+        "torch.testing.assert_close(compiled(*given), net(*given), rtol=1e-4, atol=1e-4)"
     )
+
+
+def test_captions_are_bound_to_a_denoiser_and_to_a_loss_as_labels_are():
+    torch.manual_seed(0)
+    net = tr.MMDiT((1, 4, 6), words=9, length=3, patch=2, width=16, depth=2, heads=2).double()
+    alive(net)
+    path, x, ids = paths.Linear(), torch.randn(5, 1, 4, 6, dtype=F64), torch.randint(9, (5, 3))
+    t = torch.tensor(0.4, dtype=F64)
+    got = paths.denoiser(net, path, targets.velocity, ids)(x, t)
+    assert torch.equal(
+        got, paths.denoiser(lambda x, t, label: net(x, t, ids), path, targets.velocity)(x, t)
+    )
+    assert not torch.equal(got, paths.denoiser(net, path, targets.velocity)(x, t))
+    eps = torch.randn(5, 1, 4, 6, dtype=F64)
+    want = (net(path.mix(x, eps, t.expand(5)), t.expand(5), ids) - (eps - x)).square().flatten(1)
+    assert_close(flow.loss(net, x, eps, t.expand(5), ids), want.mean(1))
+    with pytest.raises(ValueError, match="4 labels were given for a batch of 5"):
+        paths.denoiser(net, path, targets.velocity, ids[:4])(x, t)

@@ -19,7 +19,7 @@ import math
 import torch
 
 from benchmarks.claims.flow_solvers import NETWORKS, straight_heun
-from benchmarks.claims.judge_controls import gaussians
+from benchmarks.claims.judge_controls import Controls
 from data.make_checkpoints import labelled
 from minigen import data, ddim, flow, judge, paths, solvers
 
@@ -127,7 +127,8 @@ def main():
     table(made, "Fréchet less DDIM's, paired", 1, 1, less="DDIM")
     table(made, "recall", 2, 2)
     table(made, "accuracy", 3, 3)
-    dummy = [judge.digits(gaussians(), data.digits("test")[1]) for _ in range(5)]
+    controls = Controls(data.digits)
+    dummy = [judge.digits(controls.gaussians(), controls.y) for _ in range(5)]
     print(f"\n{judge.table({'a Gaussian a class': dummy})}")
 
 

@@ -135,10 +135,11 @@ def denoiser(
 
     E[x0 | xt] = p xt + q net(xt, t, label).
 
-    When called, raises ValueError at a time where the target does not determine x0.
+    For a net that reads captions, the label is their ids (B, L), or None for all. When called, raises ValueError at a time where the target does not determine x0.
     """
     check_target(target)
-    if label is not None:
+    captions = isinstance(label, Tensor) and label.ndim == 2  # checked by the net that reads them
+    if label is not None and not captions:
         check_label(label)
         label = label if isinstance(label, Tensor) and label.ndim else int(label)
     return Readout(net, path, target, label)

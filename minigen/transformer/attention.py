@@ -27,7 +27,7 @@ def attention(q: Heads, k: Keys, v: Values, *, mask: Bool[Tensor, "..."] | None 
     """
     if mask is not None and mask.dtype != torch.bool:
         raise TypeError(f"a mask is Boolean, True where a query may attend, got {mask.dtype}")
-    if forward_ad.unpack_dual(q).tangent is None:
+    if all(forward_ad.unpack_dual(x).tangent is None for x in (q, k, v)):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward-mode derivative
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
