@@ -10,7 +10,7 @@ distance; the last two of drawn letters. Floor: the test letters. Dummy: noise, 
 
 import torch
 
-from data.make_checkpoints import compressed, psnr, read
+from data.letter_recipes import compressed, psnr, read
 from minigen import data, flow, latent, nets, paths, targets, train
 
 SEEDS, CODER_STEPS, PRIOR_STEPS, N = 3, 120, 300, 520

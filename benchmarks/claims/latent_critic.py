@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data.make_checkpoints import compressed, psnr, read
+from data.letter_recipes import compressed, psnr, read
 from minigen import data, gan, latent, train, vae
 
 SEEDS, START, MORE, WEIGHTS = 3, 200, 120, {"plain": 0.0, "critic 0.01": 0.01, "critic 0.05": 0.05}

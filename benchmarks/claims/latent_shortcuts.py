@@ -9,7 +9,7 @@ skips of the residual blocks are in both nets. Dummy: the mean of the training l
 
 import torch
 
-from data.make_checkpoints import psnr
+from data.letter_recipes import psnr
 from minigen import data, latent, train
 
 SEEDS, STEPS, MARKS = 3, 250, (50, 100, 250)

@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.claims.flow_solvers import NETWORKS, straight_heun
 from benchmarks.claims.judge_controls import Controls
-from data.make_checkpoints import labelled
+from data.digit_recipes import labelled
 from minigen import data, ddim, flow, judge, paths, solvers
 
 SEEDS, STEPS, CALLS, FINE, LOW, HIGH = 3, 1500, (5, 10, 20, 40), 300, 0.03, 36.9
