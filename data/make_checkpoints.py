@@ -5,173 +5,37 @@ written to --to (data/) with the command, the seed, the commit and what was meas
 """
 
 import argparse
-import functools
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
-from minigen import data, ddim, ddpm, flow, guidance, judge, metrics, nets, paths, targets, train
+from data import digit_recipes, letter_recipes, word_recipes
+from minigen import train
 
 HERE = Path(__file__).parent
-RUNS, SAMPLES, STEPS = 5, 360, 20  # a sample is as large as the test set
 
-
-def digits_classifier(seed: int):
-    """The held-out judge: cross-entropy with a little noise on the images, Adam, cosine rate."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    net = nets.DigitsClassifier()
-    batches = data.batches(*data.digits("train"), size=128, generator=generator)
-
-    def loss():
-        x, label = next(batches)
-        noisy = x + 0.3 * torch.randn(x.shape, generator=generator)
-        return F.cross_entropy(net(noisy), label)
-
-    steps = 800
-    for _ in train.fit(loss, net, steps=steps, lr=train.cosine(1e-3, steps), progress=False):
-        pass
-    x, label = data.digits("test")
-    accuracy = metrics.accuracy(net, x, label)
-    return net, {"test accuracy": str(metrics.share_with_error(accuracy, len(x)))}
-
-
-def letters_reader(seed: int):
-    """The judge of 32 × 32 capitals, trained on a pool of its own."""
-    x, label, _ = data.glyphs(26_000, 32, characters=data.CAPITALS, generator=pool())
-    torch.manual_seed(seed)
-    net = reader(seed, nets.Reader((1, 32, 32), 26), x, label)
-    x, label = data.letters("test")
-    accuracy = metrics.accuracy(net, x, label)
-    return net, {"test accuracy": str(metrics.share_with_error(accuracy, len(x)))}
-
-
-def words_reader(seed: int):
-    """The judge of words of two capitals, trained on a pool of its own with all pairs in it."""
-    first = data.CHARACTERS.index("A")
-    x, ids, _ = data.words(26_000, characters=data.CAPITALS, generator=pool())
-    torch.manual_seed(seed)
-    net = reader(seed, nets.Reader((1, 16, 32), 26, length=2, width=128), x, ids - first)
-    fresh = torch.Generator().manual_seed(1)
-    x, ids, _ = data.words(2_000, characters=data.CAPITALS, generator=fresh)
-    right = (net(x).argmax(2) + first == ids).all(1).float().mean()
-    return net, {"both letters right": str(metrics.share_with_error(right, len(x)))}
-
-
-def pool() -> torch.Generator:
-    """The seed of the readers' images: neither that of `data.letters` nor a sampler's."""
-    return torch.Generator().manual_seed(2)
-
-
-def reader(seed: int, net, x, label, steps: int = 1500):
-    """As `digits_classifier`: cross-entropy with noise on the images, Adam, cosine rate."""
-    generator = torch.Generator().manual_seed(seed)
-    batches = data.batches(x, label, size=128, generator=generator)
-
-    def loss():
-        x, label = next(batches)
-        noisy = x + 0.3 * torch.randn(x.shape, generator=generator)
-        return F.cross_entropy(net(noisy).flatten(0, -2), label.flatten())
-
-    for _ in train.fit(loss, net, steps=steps, lr=train.cosine(1e-3, steps), progress=False):
-        pass
-    return net.requires_grad_(False)
-
-
-@functools.cache
-def digits_path() -> paths.DDPM:
-    """The chain that `digits_eps` was trained on."""
-    return paths.DDPM(ddpm.quadratic_betas(1000))
-
-
-def eps_loss(net, x0, label, generator):
-    """Lecture 3's simple loss, on the knots of that chain."""
-    path = digits_path()
-    t = torch.randint(1, path.T + 1, (len(x0),), generator=generator) / path.T
-    eps = torch.randn(x0.shape, generator=generator)
-    return ddpm.simple_loss(net, path, x0, t, eps, label).mean()
-
-
-def digits_eps(seed: int):
-    """ε(xt, t, digit) on the chain's knots."""
-    net, cost = labelled(seed, eps_loss, 2600)
-    return net, cost | quality(sample(net, digits_path(), seed))
-
-
-def digits_flow(seed: int):
-    """The velocity u(xt, t, digit) of rectified flow, at uniform times.
-
-    Noise of one grey level's width on the data keeps the net from knowing each training digit by
-    heart; its samples have that grain too.
-    """
-
-    def loss(net, x0, label, generator):
-        x0 = x0 + (torch.rand(x0.shape, generator=generator) - 0.5) / 8
-        eps = torch.randn(x0.shape, generator=generator)
-        t = flow.uniform_times(len(x0), generator=generator)
-        return flow.loss(net, x0, eps, t, label).mean()
-
-    net, cost = labelled(seed, loss, 1500)
-    ts = flow.grid(STEPS, shift=0.5)  # shorter steps near the data
-    return net, cost | quality(sample(net, paths.Linear(), seed, target=targets.velocity, ts=ts))
-
-
-def labelled(seed: int, loss, steps: int, drop: float = 0.1):
-    """A net for labelled digits, a share `drop` of them left out for guidance, and its cost."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    net = nets.ResMLP((1, 8, 8), hidden=256, depth=4, classes=10)
-    batches = data.batches(*data.digits("train"), size=256, generator=generator)
-    ema = train.Ema(net, 0.998)
-
-    def batch_loss():
-        x0, label = next(batches)
-        label = guidance.drop_label(label, drop, net.classes, generator=generator)
-        return loss(net, x0, label, generator)
-
-    rate = train.cosine(3e-3, steps, warmup=100)
-    start = time.process_time()
-    for _ in train.fit(batch_loss, net, steps=steps, lr=rate, ema=ema, progress=False):
-        pass
-    ema.copy_to(net)
-    return net, {"training": f"{time.process_time() - start:.0f} s of one CPU core"}
-
-
-def sample(net, path, seed: int, *, n=RUNS * SAMPLES, target=targets.eps, ts=None) -> torch.Tensor:
-    """n digits, 0 to 9 in turn, by deterministic DDIM steps from a seeded start."""
-    xT = torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(1000 + seed))
-    denoise = paths.denoiser(net, path, target, torch.arange(n) % 10)
-    ts = torch.linspace(1, 0, STEPS + 1) if ts is None else ts
-    *_, x = ddim.sample(denoise, path, xT, ts)
-    return x
-
-
-def quality(x) -> dict[str, str]:
-    """The verdict on digits 0 to 9 in turn, mean and standard error over samples of 360."""
-    runs = [judge.digits(part, torch.arange(SAMPLES) % 10) for part in x.split(SAMPLES)]
-    values = torch.tensor(runs, dtype=torch.double)
-    mean, error = values.mean(0).tolist(), (values.std(0) / len(runs) ** 0.5).tolist()
-    rows = zip(judge.Verdict._fields, mean, error, strict=True)
-    return {name: f"{value:.3f} ± {stderr:.3f}" for name, value, stderr in rows}
+RECIPES = {  # in this order: the judges come first
+    recipe.__name__: recipe
+    for recipe in (
+        digit_recipes.digits_classifier,
+        word_recipes.letters_reader,
+        word_recipes.words_reader,
+        digit_recipes.digits_eps,
+        digit_recipes.digits_flow,
+        word_recipes.words_mmdit,
+        letter_recipes.letters_autoencoder,
+        letter_recipes.letters_latent,
+    )
+}
 
 
 def commit() -> str:
     """The commit that the code stands at, with a + where files differ from it."""
     git = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+", "--abbrev=12"]
     return subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
-
-
-RECIPES = {  # in this order: the judges come first
-    "digits_classifier": digits_classifier,
-    "letters_reader": letters_reader,
-    "words_reader": words_reader,
-    "digits_eps": digits_eps,
-    "digits_flow": digits_flow,
-}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -45,15 +45,13 @@ class Judge:
         self.dataset, self.reader = dataset, reader
 
     def __call__(self, x: Float[Tensor, "B C H W"], label: Label | None = None) -> Verdict:
-        net, real = self._read, self._real
-        x = check_finite(x, "x").detach().to(real).clamp(-LIMIT, LIMIT)
-        label = label if label is None else label.to(real.device)
+        net, seen = self._read, self._seen
+        x = check_finite(x, "x").detach().to(seen).clamp(-LIMIT, LIMIT)
+        label = label if label is None else label.to(seen.device)
         return Verdict(
             math.nan if label is None else float(metrics.accuracy(net, x, label)),
-            float(metrics.frechet(x, real, net.features)),
-            float(metrics.recall(x, real)),
-            float(metrics.recall(real, x)),
-            float(metrics.memorised(x, real)),
+            float(metrics.frechet(net.features(x), seen)),
+            *map(float, self._near(x)),
         )
 
     def floor(self) -> Verdict:
@@ -65,8 +63,12 @@ class Judge:
         return train.rebuild(data.checkpoint(self.reader)).requires_grad_(False)
 
     @functools.cached_property
-    def _real(self) -> Tensor:
-        return self.dataset("train")[0]
+    def _seen(self) -> Tensor:
+        return self._read.features(self.dataset("train")[0])
+
+    @functools.cached_property
+    def _near(self) -> metrics.Reference:
+        return metrics.Reference(self.dataset("train")[0])
 
     @functools.cached_property
     def _floor(self) -> Verdict:

@@ -5,19 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from scripts import script
 from torch import nn
 
-from minigen import data, ddpm, flow, judge, nets, paths, targets, train
+from data import digit_recipes, letter_recipes, make_checkpoints, word_recipes
+from minigen import data, ddpm, flow, judge, latent, nets, paths, targets, train
 from minigen.train import files
 
 FOLDER = Path(__file__).parents[1] / "data"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
-
-
-@pytest.fixture(scope="module")
-def recipes():
-    return script("data/make_checkpoints.py")
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +23,16 @@ def eps_net():
 
 
 @pytest.fixture(scope="module")
-def samples(recipes, eps_net):
-    return recipes.sample(eps_net, recipes.digits_path(), seed=7)
+def samples(eps_net):
+    return digit_recipes.sample(eps_net, digit_recipes.digits_path(), seed=7)
 
 
-def test_each_checkpoint_has_its_recipe_and_its_facts(recipes):
-    assert set(NAMES) == set(recipes.RECIPES)
+def test_each_checkpoint_has_its_recipe_and_its_facts():
+    assert set(NAMES) == set(make_checkpoints.RECIPES)
     page = (FOLDER / "README.md").read_text("utf-8")
     for name in NAMES:
         path = data.checkpoint(name)
-        assert path.stat().st_size < 3e6
+        assert path.stat().st_size < 4e6
         _, about = files.read(path)
         assert about["command"] == f"python data/make_checkpoints.py --only {name} --seed 0"
         assert re.fullmatch(r"[0-9a-f]{7,40}\+?", about["commit"]) and about["seed"] == 0
@@ -69,19 +64,61 @@ def test_samples_are_the_digits_asked_for_and_look_like_digits_together(samples)
     assert got.recall > 0.78 and got.precision > 0.85 and got.memorised < 0.01
 
 
-def test_the_flow_draws_digits_in_a_few_steps(recipes):
+def test_the_flow_draws_digits_in_a_few_steps():
     net = nets.ResMLP((1, 8, 8), hidden=256, depth=4, classes=10)
     train.load(data.checkpoint("digits_flow"), net)
-    ts = flow.grid(20, shift=0.5)
-    got = verdict(recipes.sample(net, paths.Linear(), seed=7, target=targets.velocity, ts=ts))
+    draw = {"target": targets.velocity, "ts": flow.grid(20, shift=0.5)}
+    got = verdict(digit_recipes.sample(net, paths.Linear(), seed=7, **draw))
     assert got.accuracy > 0.98 and got.frechet < 5.5
     assert got.recall > 0.78 and got.precision > 0.92 and got.memorised < 0.01
 
 
-def test_the_net_also_knows_digits_without_a_label(recipes, eps_net):
+def test_letters_come_back_from_their_latents_readable():
+    """As sharp as the page says, and each from its own latents alone."""
+    net, (x, label) = train.rebuild(data.checkpoint("letters_autoencoder")), data.letters("test")
+    with torch.no_grad():
+        z = net.encode(x)[0]
+        own, others = net.decode(z), net.decode(z.roll(1, dims=0))
+    psnr = letter_recipes.psnr
+    assert z.shape == (520, 4, 8, 8) and psnr(own, x).mean() > 25
+    got, floor = judge.letters(own, label), judge.letters.floor()
+    assert floor.accuracy - got.accuracy < 0.02 and got.frechet < floor.frechet + 10
+    assert judge.letters(others, label).accuracy < 0.2 and psnr(others, x).mean() < 13
+
+
+def test_the_transformer_writes_words_it_has_seen_and_words_it_has_not():
+    net = train.rebuild(data.checkpoint("words_mmdit"))
+    capitals = torch.arange(26) + data.CHARACTERS.index("A")
+    pairs = torch.cartesian_prod(capitals, capitals)
+    held = judge.unseen(pairs)
+    for part, least in ((pairs[~held][::7], 0.9), (pairs[held], 0.8)):
+        got = judge.read(word_recipes.spelled(net, part, 3.0, seed=7))
+        assert (got == part).all(1).double().mean() >= least
+        two = part[:, 0] != part[:, 1]
+        assert (got == part.flip(1)).all(1)[two].double().mean() < 0.05
+
+
+def test_the_latent_flow_draws_the_letters_asked_for():
+    net, space = train.rebuild(data.checkpoint("letters_latent")), letter_recipes.LetterLatents()
+    x, label = space.decode(letter_recipes.sample_letters(net, seed=7)), torch.arange(520) % 26
+    got, other = judge.letters(x, label), judge.letters(x, (label + 1) % 26)
+    assert got.accuracy > 0.9 and other.accuracy < 0.05
+    assert got.frechet < 2.5  # letters themselves have 0.8
+
+
+def test_scaled_latents_have_variance_1_and_are_letters_again():
+    space = letter_recipes.LetterLatents()
+    z, label = space.draw(torch.arange(5200), torch.Generator().manual_seed(0))
+    latent.check_standard(z)
+    x = data.letters("train")[0]
+    assert torch.equal(label, space.label)
+    assert (space.decode(z[:520]) - x[:520]).square().mean() < 0.1 * x.square().mean()
+
+
+def test_the_net_also_knows_digits_without_a_label(eps_net):
     """Guidance needs both: without the label the loss is larger, and far below that of no net."""
     x0, label = data.digits("test")
-    generator, path = torch.Generator().manual_seed(0), recipes.digits_path()
+    generator, path = torch.Generator().manual_seed(0), digit_recipes.digits_path()
     t = torch.randint(1, path.T + 1, (len(x0),), generator=generator) / path.T
     eps = torch.randn(x0.shape, generator=generator)
     with torch.no_grad():
@@ -91,20 +128,22 @@ def test_the_net_also_knows_digits_without_a_label(recipes, eps_net):
     assert known.mean() < unknown.mean() < wrong.mean() and unknown.mean() < 0.3
 
 
-def test_the_command_writes_a_checkpoint_with_what_it_measured(recipes, tmp_path, monkeypatch):
+def test_the_command_writes_a_checkpoint_with_what_it_measured(tmp_path, monkeypatch):
     def tiny(seed):
         return nn.Linear(2, 1), {"seed seen": str(seed)}
 
-    monkeypatch.setattr(recipes, "RECIPES", {"tiny": tiny})
-    recipes.main(["--only", "tiny", "--seed", "3", "--to", str(tmp_path)])
+    monkeypatch.setattr(make_checkpoints, "RECIPES", {"tiny": tiny})
+    make_checkpoints.main(["--only", "tiny", "--seed", "3", "--to", str(tmp_path)])
     about = train.load(tmp_path / "tiny.safetensors", nn.Linear(2, 1))
     assert about["measured"] == {"seed seen": "3"} and about["class"] == "Linear"
     assert about["command"] == "python data/make_checkpoints.py --only tiny --seed 3"
 
 
-def test_quality_knows_digits_from_noise(recipes, samples):
-    good = recipes.quality(samples)
-    bad = recipes.quality(torch.randn(720, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+def test_quality_knows_digits_from_noise(samples):
+    good = digit_recipes.quality(samples)
+    bad = digit_recipes.quality(
+        torch.randn(720, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    )
     value = lambda text: float(text.split(" ± ")[0])
     assert good.keys() == bad.keys() == {*judge.Verdict._fields}
     assert value(good["accuracy"]) > 0.97 > 0.3 > value(bad["accuracy"])

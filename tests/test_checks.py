@@ -25,6 +25,7 @@ from minigen.checks import (
     gan,
     guidance,
     inverse,
+    latent,
     markov,
     pin,
     same,
@@ -39,6 +40,7 @@ from minigen.checks import (
 
 LECTURES = [
     start, markov, vae, ddpm, ddim, score, guidance, gan, flow, sde, edm, solvers, transformer,
+    latent,
 ]  # fmt: skip
 MODULES = [*LECTURES, schedule, inverse]
 EXERCISES = {

@@ -352,3 +352,17 @@ def test_batches_of_what_is_no_tensor_are_refused_at_the_call(run_python):
 def test_an_unknown_checkpoint_is_refused_with_the_names_there_are():
     with pytest.raises(ValueError, match="no checkpoint 'nonsense'; there are: "):
         data.checkpoint("nonsense")
+
+
+def test_letters_are_one_fixed_set_of_26_capitals():
+    x, label = data.letters("test", 16)
+    again, _ = data.letters("test", 16)
+    assert x.shape == (520, 1, 16, 16) and torch.equal(x, again)
+    assert (
+        label.unique().tolist() == list(range(26))
+        and (x[0] != data.letters("train", 16)[0][0]).any()
+    )
+    x += 1  # a user's own copy
+    assert data.letters("test", 16)[0].min() == -1
+    with pytest.raises(ValueError, match="split is 'train' or 'test', got 'all'"):
+        data.letters("all")

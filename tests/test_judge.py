@@ -105,3 +105,38 @@ def test_the_table_gives_mean_and_standard_error_beside_the_floor():
 def test_what_is_not_finite_or_no_digit_is_refused():
     with pytest.raises(ValueError, match="not finite"):
         judge.digits(torch.full((9, 1, 8, 8), torch.nan))
+
+
+# Letters and words ------------------------------------------------------------------------------
+
+
+def test_letters_are_judged_by_the_same_protocol(generator):
+    x, label = data.letters("test")
+    floor = judge.letters.floor()
+    assert floor.accuracy > 0.98 and floor.memorised < 0.03
+    assert min(floor.recall, floor.precision) > 0.85
+    soft = judge.letters(blurred(x, 0.1), label)
+    assert soft.frechet > 3 * floor.frechet and soft.recall < floor.recall - 0.3
+    shifted = judge.letters(x, (label + 1) % 26)
+    assert shifted.accuracy < 0.02 and shifted[1:] == floor[1:]
+    copies = judge.letters(data.letters()[0][:520])
+    assert copies.memorised > 0.15 and copies.precision == 1  # most letters have near twins
+    assert judge.table({"soft": soft}, judge.letters).splitlines()[-1].startswith("test images")
+
+
+def test_words_are_read_in_order(generator):
+    x, ids, _ = data.words(500, characters=data.CAPITALS, generator=generator)
+    read = judge.read(x)
+    assert (read == ids).all(1).float().mean() > 0.97
+    assert (read == ids.flip(1)).all(1).float().mean() < 0.1  # of AA, both orders are right
+    with pytest.raises(ValueError, match="not finite"):
+        judge.read(torch.full((2, 1, 16, 32), torch.inf))
+
+
+def test_a_fifth_of_all_pairs_is_unseen_and_every_letter_is_seen_in_each_place():
+    first = data.CHARACTERS.index("A")
+    pairs = first + torch.cartesian_prod(torch.arange(26), torch.arange(26))
+    hidden = judge.unseen(pairs)
+    assert abs(hidden.float().mean() - 0.2) < 0.005
+    for place in (0, 1):
+        assert len(pairs[~hidden][:, place].unique()) == len(pairs[hidden][:, place].unique()) == 26

@@ -417,3 +417,19 @@ def test_mode_coverage_reads_numbers_and_refuses_none():
     assert metrics.mode_coverage(x[:, 0], law).hit == 2
     with pytest.raises(ValueError, match="x holds no samples"):
         metrics.mode_coverage(x[:0], law)
+
+
+@pytest.mark.parametrize("k", [2, 3, 7])
+def test_a_reference_is_recall_precision_and_memory_in_one(k, generator, device, dtype):
+    draw = lambda *shape: torch.randn(*shape, generator=generator, device=device, dtype=dtype)
+    real = draw(60, 2, 3)
+    x = torch.cat([draw(30, 2, 3), real[:5]])
+    got = metrics.Reference(real, k=k, quantile=0.1)(x)
+    want = (
+        metrics.recall(x, real, k=k),
+        metrics.recall(real, x, k=k),
+        metrics.memorised(x, real, quantile=0.1),
+    )
+    assert got == want and 0 < min(want) and max(want) < 1
+    with pytest.raises(ValueError, match="k counts neighbours among the 60 images, got 60"):
+        metrics.Reference(real, k=60)

@@ -12,7 +12,7 @@ gap is the networks'.
 
 import torch
 
-from data.make_checkpoints import digits_path, eps_loss, labelled
+from data.digit_recipes import digits_path, eps_loss, labelled
 from minigen import data, ddim, judge, nets, paths, targets, train
 
 SEEDS, GRAIN = (0, 1, 2), 0.13
@@ -22,7 +22,7 @@ path = digits_path()
 
 
 def trained(seed, steps=2600):
-    """The recipe of data/make_checkpoints.py; its own seed, 0, is the one that is bundled."""
+    """The recipe of data/digit_recipes.py; its own seed, 0, is the one that is bundled."""
     if seed:
         return labelled(seed, eps_loss, steps)[0]
     net = nets.ResMLP((1, 8, 8), hidden=256, depth=4, classes=10)

@@ -8,7 +8,7 @@ a denoiser that knows the 17 grey levels for t ≤ 10; digits drawn in 100 and i
 
 import torch
 
-from data.make_checkpoints import labelled
+from data.digit_recipes import labelled
 from minigen import data, ddpm, judge, paths, targets
 
 SEEDS, STEPS, RUNS = (0, 1, 2), 1000, 3

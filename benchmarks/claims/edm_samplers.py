@@ -10,7 +10,7 @@ back to 1.2 σ, where 0.05 ≤ σ ≤ 20. Errors: three samples of a bundled net
 import torch
 
 from benchmarks.claims.edm_targets import gaussians
-from data.make_checkpoints import digits_path, labelled
+from data.digit_recipes import digits_path, labelled
 from minigen import data, edm, flow, judge, nets, paths, targets, train
 
 SEEDS, STEPS, CALLS, TOP = 3, 800, (9, 19, 35), 36.0
@@ -19,7 +19,7 @@ label = torch.arange(10).repeat(36)
 
 
 def flow_loss(net, x0, y, g):
-    """The loss of data/make_checkpoints.py: uniform times, noise of one grey level on the data."""
+    """The loss of data/digit_recipes.py: uniform times, noise of one grey level on the data."""
     x0 = x0 + (torch.rand(x0.shape, generator=g) - 0.5) / 8
     t = flow.uniform_times(len(x0), generator=g)
     return flow.loss(net, x0, torch.randn(x0.shape, generator=g), t, y).mean()

@@ -13,7 +13,7 @@ import math
 
 import torch
 
-from data.make_checkpoints import digits_path, labelled
+from data.digit_recipes import digits_path, labelled
 from minigen import data, edm, flow, judge, paths, targets
 
 SEEDS, STEPS, CALLS, LEVELS = 3, 500, (17, 35), (0.1, 0.5, 2.0, 10.0)

@@ -10,7 +10,7 @@ A row: Fréchet distance and recall of 360 digits after 5, 10 and 20 calls. Floo
 
 import torch
 
-from data.make_checkpoints import digits_path, eps_loss, labelled
+from data.digit_recipes import digits_path, eps_loss, labelled
 from minigen import ddim, ddpm, flow, judge, paths, targets
 
 SEEDS, STEPS, CALLS = 3, 1500, (5, 10, 20)

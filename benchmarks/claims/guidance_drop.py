@@ -7,7 +7,7 @@ labels; each is asked without a label (γ = 0) and, where it knows labels, with 
 
 import torch
 
-from data.make_checkpoints import digits_path, eps_loss, labelled
+from data.digit_recipes import digits_path, eps_loss, labelled
 from minigen import ddim, judge, paths, targets
 
 SEEDS, STEPS = 3, 1300
@@ -16,7 +16,7 @@ label = torch.arange(10).repeat(36)
 
 
 def trained(drop, seed):
-    """The noise network of data/make_checkpoints.py, this share of its labels dropped."""
+    """The noise network of data/digit_recipes.py, this share of its labels dropped."""
     return labelled(seed, eps_loss, STEPS, drop)[0]
 
 

@@ -24,7 +24,7 @@ import math
 import torch
 
 from benchmarks.claims.vae_noise import dequantise
-from data.make_checkpoints import digits_path, eps_loss, labelled
+from data.digit_recipes import digits_path, eps_loss, labelled
 from minigen import data, flow, nets, paths, targets, train
 
 SEEDS, STEPS, SHORT, LOW, HIGH, N = 3, 1500, 100, 0.1, 30.0, 60

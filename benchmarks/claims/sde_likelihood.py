@@ -30,7 +30,7 @@ from benchmarks.claims.sde_encoding import (
     dequantise,
 )
 from benchmarks.claims.vae_noise import trained
-from data.make_checkpoints import labelled
+from data.digit_recipes import labelled
 from minigen import ddpm, paths, sde, vae
 
 SEEDS, STEPS, N, FEW, DRAWS = 3, 1500, 30, 10, 10

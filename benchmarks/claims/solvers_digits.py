@@ -19,8 +19,8 @@ import math
 import torch
 
 from benchmarks.claims.flow_solvers import NETWORKS, straight_heun
-from benchmarks.claims.judge_controls import gaussians
-from data.make_checkpoints import labelled
+from benchmarks.claims.judge_controls import Controls
+from data.digit_recipes import labelled
 from minigen import data, ddim, flow, judge, paths, solvers
 
 SEEDS, STEPS, CALLS, FINE, LOW, HIGH = 3, 1500, (5, 10, 20, 40), 300, 0.03, 36.9
@@ -127,7 +127,8 @@ def main():
     table(made, "Fréchet less DDIM's, paired", 1, 1, less="DDIM")
     table(made, "recall", 2, 2)
     table(made, "accuracy", 3, 3)
-    dummy = [judge.digits(gaussians(), data.digits("test")[1]) for _ in range(5)]
+    controls = Controls(data.digits)
+    dummy = [judge.digits(controls.gaussians(), controls.y) for _ in range(5)]
     print(f"\n{judge.table({'a Gaussian a class': dummy})}")
 
 

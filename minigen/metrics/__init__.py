@@ -7,10 +7,10 @@ means little alone: set it beside the floor, the same distance between two fresh
 from .counts import Coverage, accuracy, mode_coverage
 from .distances import energy_distance, frechet, mmd, sliced_wasserstein, wasserstein_1d
 from .errors import Estimate, share_with_error, with_error
-from .neighbours import duplicates, memorised, recall
+from .neighbours import Neighbours, Reference, duplicates, memorised, recall
 
 __all__ = [
-    "Coverage", "Estimate", "accuracy", "duplicates", "energy_distance", "frechet", "memorised",
-    "mmd", "mode_coverage", "recall", "share_with_error", "sliced_wasserstein", "wasserstein_1d",
-    "with_error",
+    "Coverage", "Estimate", "Neighbours", "Reference", "accuracy", "duplicates", "energy_distance",
+    "frechet", "memorised", "mmd", "mode_coverage", "recall", "share_with_error",
+    "sliced_wasserstein", "wasserstein_1d", "with_error",
 ]  # fmt: skip

@@ -16,12 +16,11 @@ class Reader(Rebuildable):
     rectified units before the logits, the space of the course's Fréchet distances.
     """
 
-    def __init__(
-        self, shape: tuple[int, int, int], classes: int, length: int | None = None, width: int = 64
-    ):
+    def __init__(self, shape, classes: int, length: int | None = None, width: int = 64):
         super().__init__()
         for n, name in ((classes, "classes"), (length or 1, "length"), (width, "width")):
             check_count(n, name)
+        self.shape = tuple(shape)
         channels, h, w = shape
         layers = [nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU()]
         inside = 32

@@ -135,7 +135,8 @@ def denoiser(
 
     E[x0 | xt] = p xt + q net(xt, t, label).
 
-    For a net that reads captions, the label is their ids (B, L), or None for all. When called, raises ValueError at a time where the target does not determine x0.
+    For a net that reads captions, the label is their ids (B, L), or None for all. When called,
+    raises ValueError at a time where the target does not determine x0.
     """
     check_target(target)
     captions = isinstance(label, Tensor) and label.ndim == 2  # checked by the net that reads them
