@@ -126,6 +126,13 @@ CAUSAL_SLIPS = {
     "your features are a softmax over the coordinates: relu's are asked for": partial(
         _causal, features=_both(lambda x: x.softmax(3))
     ),
+    "your features are absolute values: relu's are asked for": partial(
+        _causal, features=_both(torch.abs)
+    ),
+    "relu of the values: it is for queries and keys only": lambda q, k, v: _causal(q, k, v.relu()),
+    "you summed over the coordinates: the sum is over the tokens": partial(
+        _causal, over=lambda x: x.unflatten(3, (WIDTH, -1)).cumsum(3).flatten(3)
+    ),
     "your features are squares of relu: relu's are asked for": partial(
         _causal, features=_both(lambda x: x.relu().square())
     ),

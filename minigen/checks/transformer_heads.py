@@ -51,6 +51,10 @@ def _transposed(x, W_qkv, heads) -> list[Tensor]:
     return [x @ W for W in W_qkv.chunk(3)]
 
 
+def _refilled(x, W_qkv, heads) -> list[Tensor]:
+    return list((x @ W_qkv.reshape(x.shape[2], -1)).chunk(3, 2))
+
+
 def _head_by_head(x, W_qkv, heads) -> list[Tensor]:
     """W_qkv's rows read as (heads, 3, d)."""
     return [p.flatten(2) for p in (x @ W_qkv.T).unflatten(2, (heads, 3, -1)).unbind(3)]
@@ -154,6 +158,13 @@ HEADS_SLIPS = {
     "W_q, W_k and W_v are transposed: a token is a row here, x W_qᵀ": partial(
         _attended, parts=_transposed
     ),
+    "you reshaped W_qkv to (E, 3E), which fills it anew row by row: transpose it": partial(
+        _attended, parts=_refilled
+    ),
+    "your queries are the keys', your keys the values', your values the queries': W_qkv holds "
+    "W_q, W_k, W_v in this order": partial(_attended, order=(1, 2, 0)),
+    "your queries are the values', your keys the queries', your values the keys': W_qkv holds "
+    "W_q, W_k, W_v in this order": partial(_attended, order=(2, 0, 1)),
     "W_out is transposed: a token is a row here, mixed W_outᵀ": partial(
         _attended, out=lambda x, mixed, W_out: mixed @ W_out
     ),
