@@ -102,8 +102,8 @@ def test_the_latent_flow_draws_the_letters_asked_for():
     net, space = train.rebuild(data.checkpoint("letters_latent")), letter_recipes.LetterLatents()
     x, label = space.decode(letter_recipes.sample_letters(net, seed=7)), torch.arange(520) % 26
     got, other = judge.letters(x, label), judge.letters(x, (label + 1) % 26)
-    assert got.accuracy > 0.9 and other.accuracy < 0.05
-    assert got.frechet < 2.5  # letters themselves have 0.8
+    assert got.accuracy > 0.85 and other.accuracy < 0.05
+    assert got.frechet < 1.6  # letters themselves have 0.8, decoded ones 1.0
 
 
 def test_scaled_latents_have_variance_1_and_are_letters_again():

@@ -1,4 +1,4 @@
-"""Latents: what a subspace does to the score, shortcuts, scales, and the cross-entropy theorem."""
+"""Latents: what a subspace does to the score, the loss of an autoencoder, and scales."""
 
 import math
 
@@ -86,8 +86,9 @@ def test_an_autoencoder_that_does_not_fit_is_named():
     short = latent.Autoencoder(nn.Linear(6, 4).double(), nn.Linear(2, 5).double())
     with pytest.raises(ValueError, match=r"for states \(5, 6\) the net or denoiser gave \(5, 5\)"):
         latent.loss(short, x)
-    with pytest.raises(ValueError, match="kl is the weight of a divergence"):
-        latent.loss(linear_pair(), x, kl=-1.0)
+    for kl in (-1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="kl is the weight of a divergence"):
+            latent.loss(linear_pair(), x, kl=kl)
 
 
 # Unit variance ----------------------------------------------------------------------------------
@@ -109,143 +110,116 @@ def test_standard_latents_have_mean_0_and_variance_1_in_each_channel():
         scale.to(z[:, :2])
 
 
-# Space and channels -----------------------------------------------------------------------------
+def test_a_scale_carries_no_gradient_and_takes_the_latents_precision():
+    z = images(40, 3).requires_grad_()
+    scale = latent.Standard.fit(z)
+    assert not scale.mean.requires_grad and not scale.std.requires_grad
+    assert scale.to(z).requires_grad
+    for way in (scale.to, scale.back):
+        assert way(z.detach().float()).dtype == torch.float32
 
 
-@pytest.mark.parametrize("channels, factor", [(3, 2), (2, 3), (4, 1)])
-def test_space_and_channels_are_exchanged_without_loss(channels, factor):
-    x = images(B, channels, 2 * factor, 3 * factor)
-    deep = latent.space_to_channel(x, factor)
-    assert deep.shape == (B, channels * factor**2, 2, 3)
-    assert torch.equal(latent.channel_to_space(deep, factor), x)
-    assert_close(deep.norm(), x.norm())
-    assert_close(latent.shrink(x, factor), nn.functional.avg_pool2d(x, factor))
+@pytest.mark.parametrize("std, fine", [(0.51, True), (1.98, True), (0.49, False), (2.02, False)])
+def test_latents_of_another_scale_are_named_beyond_a_factor_2(std, fine):
+    z = torch.tensor([1.0, std]) * latent.Standard.fit(images(40, 2)).to(images(40, 2))
+    if fine:
+        return latent.check_standard(z)
+    with pytest.raises(ValueError, match=f"channel 1 .* deviation of {std:.3g}: .* expects 1"):
+        latent.check_standard(z)
 
 
-def test_down_undoes_up_exactly_and_up_after_down_is_a_projection():
-    nothing = lambda out, scale: Zero(out, scale)
-    up = latent.UpShortcut(nothing(2, 2.0), 4, 2, 2)
-    down = latent.DownShortcut(nothing(4, 0.5), 2, 4, 2)
-    small, large = images(B, 4, 3, 2), images(B, 2, 6, 4)
-    assert torch.equal(down(up(small)), small)
-    once = up(down(large))
-    assert_close(up(down(once)), once, rtol=0, atol=1e-14)
-    assert float((once - large).abs().max()) > 0.5
+def test_latents_that_are_none_are_named():
+    nan = latent.Standard.fit(images(B, 2)).to(images(B, 2))
+    nan[:, 1] = torch.nan
+    with pytest.raises(
+        ValueError, match="channel 1 of the latents has a standard deviation of nan"
+    ):
+        latent.check_standard(nan)
+    with pytest.raises(ValueError, match="NaN|finite"):
+        latent.Standard.fit(nan)
+    with pytest.raises(ValueError, match="have 3 channels"):
+        latent.Standard.fit(images(B, 3)).back(images(3, B))
 
 
-class Zero(nn.Module):
-    """A layer that adds nothing, of the right shape."""
-
-    def __init__(self, out, scale):
-        super().__init__()
-        self.out, self.scale = out, scale
-
-    def forward(self, x):
-        h, w = (round(n * self.scale) for n in x.shape[2:])
-        return x.new_zeros(len(x), self.out, h, w)
-
-
-def test_shortcuts_and_factors_that_do_not_fit_are_named():
-    x = images(B, 3, 4, 6)
-    with pytest.raises(ValueError, match="factor of 3 must divide H and W"):
-        latent.space_to_channel(x, 3)
-    with pytest.raises(ValueError, match="factor² = 4 must divide the channels"):
-        latent.channel_to_space(x, 2)
-    with pytest.raises(ValueError, match="12 channels cannot be averaged to 5"):
-        latent.DownShortcut(Zero(5, 0.5), 3, 5)
-    with pytest.raises(ValueError, match="5 channels cannot be repeated to 12"):
-        latent.UpShortcut(Zero(3, 2), 5, 3)
-    with pytest.raises(ValueError, match=r"for states .* the net or denoiser gave"):
-        latent.DownShortcut(Zero(5, 0.5), 3, 4)(x)
+@pytest.mark.parametrize("path", [paths.VP(), paths.Linear()])
+def test_a_scale_shifts_the_log_snr(path):
+    """The denoiser of s z at the level s σ is s times that of z at σ: λ is 2 log s further up."""
+    s, t = 0.2, torch.tensor(0.4, dtype=F64)
+    later = path.time(path.sigma(t) / s)
+    means = images(3, 2)
+    law = oracle.GaussianMixture.isotropic(means, 0.7)
+    small = oracle.GaussianMixture.isotropic(s * means, s * 0.7)
+    x = images(B, 2, seed=1)  # x_t/a of the small latents is s times that of the others
+    got = small.denoiser(path)(path.a(t) * s * x, t)
+    assert_close(got, s * law.denoiser(path)(path.a(later) * x, later), rtol=1e-9, atol=1e-9)
+    assert_close(path.log_snr(later), path.log_snr(t) + 2 * math.log(s))
 
 
-def test_an_upsampling_net_sees_the_small_image_enlarged():
-    seen = []
-    inner = lambda x, t: seen.append(x) or x * 2
-    net, x = latent.UpsamplingNet(inner, 2), images(B, 1, 4, 6)
-    low = latent.shrink(images(B, 1, 4, 6, seed=1), 2)
-    got = net(x, torch.tensor(0.5), low)
-    assert torch.equal(got, 2 * x) and torch.equal(seen[0][:, :1], x)
-    assert torch.equal(latent.shrink(seen[0][:, 1:], 2), low)
-    for bad in (None, low[:, :, :1], x):
-        with pytest.raises(ValueError, match=r"enlarges an image of shape \(5, 1, 2, 3\), got low"):
-            net(x, torch.tensor(0.5), bad)
+def conv_pair():
+    """3 × 4 × 6 pixels to 2 × 2 × 3 latents, by shortcuts and learned layers, and back."""
+    torch.manual_seed(0)
+    conv = lambda i, o, **kw: nn.Conv2d(i, o, 3, padding=1, **kw)
+    down = latent.DownShortcut(conv(3, 4, stride=2), 3, 4)
+    grow = nn.Sequential(conv(2, 12), nn.PixelShuffle(2))
+    return latent.Autoencoder(down, latent.UpShortcut(grow, 2, 3))
 
 
-# The prior --------------------------------------------------------------------------------------
+def test_the_loss_of_images_is_a_mean_over_pixels_and_latents():
+    model, x = conv_pair().double(), images(B, 3, 4, 6)
+    mean, log_var = model.encode(x)
+    assert mean.shape == log_var.shape == (B, 2, 2, 3)
+    assert_close(torch.cat([mean, log_var], 1), model.encoder(x))
+    kl = 0.5 * (mean**2 + log_var.exp() - log_var - 1).mean((1, 2, 3))
+    parts = [
+        latent.loss(model, x, kl=c, generator=torch.Generator().manual_seed(0)) for c in (0.0, 1.0)
+    ]
+    assert_close(parts[1] - parts[0], kl)
 
 
-def test_the_exact_denoiser_gives_minus_log_p_of_every_latent():
-    """E over the noise of z at t_min too: with t_min small, −log p(z0), for a mixture."""
-    g = torch.Generator().manual_seed(0)
-    means = torch.tensor([[-1.5, 0.3], [0.8, 1.0], [0.2, -2.0]], dtype=F64)
-    law = oracle.GaussianMixture.isotropic(means, torch.tensor([0.6, 0.9, 0.7], dtype=F64))
-    z = law.sample(3, generator=g)[0]
-    runs = latent.cross_entropy(
-        law.denoiser(paths.VP()), paths.VP(), z.repeat(20_000, 1), n=40, t_min=1e-5, generator=g
-    ).reshape(-1, 3)
-    error = runs.std(0) / len(runs) ** 0.5
-    assert float(error.max()) < 0.025
-    assert bool(((runs.mean(0) + law.log_prob(z)).abs() < 4 * error + 1e-3).all())
+def test_latents_on_each_device_in_both_precisions(device, dtype, generator):
+    """A training step, the scale and its inverse, and the cross-entropy stay where the data is."""
+    model = conv_pair().to(device, dtype)
+    x = torch.randn(40, 3, 4, 6, generator=generator, device=device, dtype=dtype)
+    latent.loss(model, x, generator=generator).mean().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters())
+    z = model.encode(x)[0].detach()
+    scale = latent.Standard.fit(z)
+    unit = scale.to(z)
+    latent.check_standard(unit)
+    assert_close(scale.back(unit), z)
+    assert_close(unit.transpose(0, 1).flatten(1).std(1), torch.ones(2).to(z))
+    guess = lambda zt, t: 0.5 * zt
+    got = latent.cross_entropy(guess, paths.VP(), unit, n=2, generator=generator)
+    assert got.shape == (40,) and got.dtype == dtype and got.device.type == device.type
+    assert bool(got.isfinite().all())
 
 
-def test_the_cross_entropy_theorem_of_two_normals():
-    """E_q −log p for q = N(.7, .5²), p = N(0, .8²): in closed form, and by the score's formula."""
-    g, path = torch.Generator().manual_seed(0), paths.VP()
-    z = 0.7 + 0.5 * torch.randn(200_000, 1, generator=g, dtype=F64)
-    p = oracle.GaussianMixture.isotropic(torch.zeros(1, 1, dtype=F64), 0.8)
-    got = latent.cross_entropy(p.denoiser(path), path, z, n=8, t_min=1e-5, generator=g)
-    exact = 0.5 * math.log(2 * math.pi * 0.64) + (0.25 + 0.49) / (2 * 0.64)
-    error = float(got.std()) / len(z) ** 0.5
-    assert error < 0.012 and abs(float(got.mean()) - exact) < 4 * error + 1e-3
-    # a prior that is wrong costs the divergence more
-    q = oracle.GaussianMixture.isotropic(torch.full((1, 1), 0.7, dtype=F64), 0.5)
-    least = latent.cross_entropy(q.denoiser(path), path, z, n=8, t_min=1e-5, generator=g)
-    gap = 0.5 * (0.25 / 0.64 - 1 - math.log(0.25 / 0.64)) + 0.49 / (2 * 0.64)
-    assert abs(float((got - least).mean()) - gap) < 0.02
+def test_a_step_in_bfloat16_is_one_in_float32_but_for_rounding(device):
+    model, x = conv_pair().to(device), images(B, 3, 4, 6).float().to(device)
+    draw = lambda: torch.Generator(device).manual_seed(0)
+    with torch.autocast(device.type, torch.bfloat16):
+        mixed = latent.loss(model, x, generator=draw()).mean()
+    mixed.backward()
+    mixed = mixed.detach()
+    exact = latent.loss(model, x, generator=draw()).mean().detach()
+    assert mixed.dtype == torch.float32 and float((mixed / exact - 1).abs()) < 0.02
+    assert float((mixed - exact).abs()) > 0  # the layers did run in bfloat16
 
 
-def test_the_integral_is_that_of_squared_scores():
-    """½ ∫ g² ‖∇log q(z_t | z0) − ∇log p(z_t)‖² dt, by quadrature in t, for one latent."""
-    path, z0 = paths.VP(), torch.tensor([[0.9]], dtype=F64)
-    p = oracle.GaussianMixture.isotropic(torch.full((1, 1), 0.2, dtype=F64), 0.8)
-    t = torch.linspace(1e-3, 1, 20_001, dtype=F64)
-    a, b2, var = path.a(t), path.b2(t), path.a(t) ** 2 * 0.64 + path.b2(t)
-    # z_t = a z0 + b e: the two scores differ by −e/b + (a (z0 − .2) + b e)/var, squared on average
-    square = (a * (0.9 - 0.2) / var) ** 2 + b2 * (1 / var - 1 / b2) ** 2
-    beta = path.beta_min + t * (path.beta_max - path.beta_min)
-    want = 0.5 * torch.trapezoid(beta * square, t) + 0.5 * math.log(2 * math.pi * math.e) * 1
-    want = want + 0.5 * path.b2(t[0]).log() + 0.5 * a[-1] ** 2 * 0.81 / b2[-1]
-    g = torch.Generator().manual_seed(1)
-    many = z0.repeat(100_000, 1)
-    got = latent.cross_entropy(p.denoiser(path), path, many, n=10, t_min=1e-3, generator=g)
-    assert abs(float(got.mean() - want)) < 4 * float(got.std()) / 100_000**0.5 + 1e-4
-
-
-def test_a_denoiser_that_knows_leaves_the_ends():
-    """Without any error: the KL at t = 1 and the entropy at t_min."""
-    path, z = paths.VP(beta_max=1.0), images(B, 2)
-    a2, b2 = (float(f(torch.ones(()).double())) for f in (lambda t: path.a(t) ** 2, path.b2))
-    first = float(path.b2(torch.tensor(0.01, dtype=F64)))
-    want = 0.5 * a2 / b2 * z.square().sum(1) + math.log(2 * math.pi * math.e * first)
-    got = latent.cross_entropy(lambda zt, t: z, path, z, n=3, t_min=0.01)
-    assert_close(got, want, rtol=1e-12, atol=1e-12)
-
-
-def test_a_path_without_an_end_is_named():
-    z = images(B, 2)
-    with pytest.raises(ValueError, match=r"need b\(t_min\) > 0 and a\(1\) > 0"):
-        latent.cross_entropy(lambda z, t: z, paths.Linear(), z, n=4)
-    with pytest.raises(ValueError, match=r"need b\(t_min\) > 0"):
-        latent.cross_entropy(lambda z, t: z, paths.VP(), z, n=4, t_min=0.0)
-
-
-def test_the_gain_of_a_learned_prior_is_the_divergence_from_the_standard_normal():
-    """For Gaussian latents: E −log N(z; 0, I) minus the entropy, against KL in closed form."""
-    g = torch.Generator().manual_seed(2)
-    mean, std = torch.tensor([0.6, -0.3]).double(), torch.tensor([0.5, 1.4]).double()
-    z = mean + std * torch.randn(100_000, 2, generator=g, dtype=F64)
-    q = oracle.GaussianMixture(torch.ones(1, dtype=F64), mean[None], std[None])
-    gain = q.log_prob(z) + 0.5 * z.square().sum(1) + math.log(2 * math.pi)
-    kl = 0.5 * (mean**2 + std**2 - 2 * std.log() - 1).sum()
-    assert abs(float(gain.mean() - kl)) < 4 * float(gain.std()) / len(z) ** 0.5
+def test_the_way_to_latents_and_back_compiles_in_one_graph(run_python):
+    """In a process of its own: the shape checks of these tests cannot be traced."""
+    run_python(
+        "import torch; from torch import nn; from minigen import latent; torch.manual_seed(0)\n"
+        "down = latent.DownShortcut(nn.Conv2d(3, 4, 3, 2, 1), 3, 4)\n"
+        "grow = nn.Sequential(nn.Conv2d(2, 12, 3, 1, 1), nn.PixelShuffle(2))\n"
+        "model = latent.Autoencoder(down, latent.UpShortcut(grow, 2, 3)).requires_grad_(False)\n"
+        "x = torch.randn(40, 3, 4, 6)\n"
+        "scale = latent.Standard.fit(model.encode(x)[0])\n"
+        "unit = lambda x: scale.to(model.encode(x)[0])\n"
+        "back = lambda z: (latent.check_standard(z), model.decode(scale.back(z)))[1]\n"
+        "net = latent.UpsamplingNet(lambda xt, t: xt * t, 2)\n"
+        "cascade = lambda x: net(x, torch.tensor(0.5), latent.shrink(x, 2))\n"
+        "for f, given in ((unit, x), (back, unit(x)), (cascade, x)):\n"
+        "    compiled = torch.compile(f, backend='eager', fullgraph=True)\n"
+        "    torch.testing.assert_close(compiled(given), f(given))"
+    )
