@@ -135,6 +135,9 @@ LEVEL_SLIPS = {
     "you summed over the n levels: an integral is their mean, times its length": _one(
         over=lambda terms: terms.sum(0)
     ),
+    "you divided the sum over the n levels by n − 1: their mean is asked for": _one(
+        over=lambda terms: terms.sum(0) / (len(terms) - 1)
+    ),
     "the squared error is to be divided by σ²": _one(weight=lambda path, t: 1.0),
     "you divided the squared error by σ, not σ²": _one(weight=lambda path, t: 1 / path.sigma(t)),
     "you divided the squared error by b²; σ² = b²/a²": _one(weight=lambda path, t: 1 / path.b2(t)),
