@@ -1,12 +1,11 @@
 """How letters were compressed, and how the networks on their latents were trained."""
 
-import functools
 import time
 
 import torch
 
 from data.digit_recipes import RUNS, STEPS, quality
-from minigen import data, flow, guidance, judge, latent, metrics, paths, targets, train, transformer
+from minigen import data, flow, guidance, judge, latent, paths, targets, train, transformer
 from minigen.vae import reparameterize
 
 
@@ -53,18 +52,8 @@ def kept(net, x, label) -> dict[str, str]:
 
 
 def read(x, label) -> tuple[float, float]:
-    """The first two of `judge.letters`: accuracy and Fréchet distance, without its neighbours."""
-    net, seen = letters_seen()
-    x = x.clamp(-judge.LIMIT, judge.LIMIT)
-    apart = metrics.frechet(net.features(x), seen)
-    return float(metrics.accuracy(net, x, label)), float(apart)
-
-
-@functools.cache
-def letters_seen():
-    """The reader of letters, and its features of the training letters."""
-    net = train.rebuild(data.checkpoint("letters_reader")).requires_grad_(False)
-    return net, net.features(data.letters("train")[0])
+    """The first two of `judge.letters`: accuracy and Fréchet distance."""
+    return judge.letters(x, label)[:2]
 
 
 def psnr(again, x) -> torch.Tensor:
