@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from minigen import data, ddim, guidance, metrics, nets, paths, targets, train
+from minigen.transformer import DiT
 
 # What is learned, on which path, and how a sampler takes it. The noise is read as x̂0 by a division
 # by a(1) = 0.007, which blows errors up: cut to the range of images.
@@ -26,15 +27,23 @@ LOSSES = {
     "eps": (paths.VP(), targets.eps, lambda denoise: guidance.clip(denoise, -1.0, 1.0)),
 }
 
+NETS = {
+    "unet": lambda shape, width, classes: nets.UNet(shape, width, classes=classes),
+    "dit": lambda shape, width, classes: DiT(shape, 4, 4 * width, classes=classes),
+}
+
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options of a run, from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default="build/glyphs", help="where everything goes")
     parser.add_argument("--loss", choices=LOSSES, default="flow")
+    parser.add_argument("--net", choices=NETS, default="unet")
     parser.add_argument("--size", type=int, default=28, help="pixels a side, a multiple of 4")
     parser.add_argument("--characters", default=data.CHARACTERS, help="the classes")
-    parser.add_argument("--channels", type=int, default=32, help="the U-Net's width")
+    parser.add_argument(
+        "--channels", type=int, default=32, help="of the U-Net; a DiT is 4 × as wide"
+    )
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=64, help="of all processes together")
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -45,11 +54,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def make_net(options: argparse.Namespace) -> nets.UNet:
-    """A U-Net for glyphs of a class, the same for the same seed."""
+def make_net(options: argparse.Namespace) -> nets.Conditioned:
+    """A net for glyphs of a class, the same for the same seed."""
     torch.manual_seed(options.seed)
     shape, classes = (1, options.size, options.size), len(options.characters)
-    return nets.UNet(shape, options.channels, classes=classes)
+    return NETS[options.net](shape, options.channels, classes)
 
 
 def glyphs(n: int, options: argparse.Namespace, generator: torch.Generator) -> tuple:

@@ -105,7 +105,11 @@ def test_a_killed_run_goes_on_with_as_many_processes_or_with_one(example, two_ho
         torch.testing.assert_close(curve(tmp_path / name), whole, rtol=1e-6, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("flags", [["--loss", "eps"], ["--bf16"]], ids=lambda f: f[-1].strip("-"))
+@pytest.mark.parametrize(
+    "flags",
+    [["--loss", "eps"], ["--bf16"], ["--net", "dit"], ["--bf16", "--net", "dit"]],
+    ids=lambda f: "-".join(f).strip("-"),
+)
 def test_each_flag_trains_a_net_that_its_file_rebuilds(example, flags, tmp_path, capsys):
     glyphs = example("train_glyphs")
     options = [*SMALL, "--steps", "30", "--every", "15", "--lr", "3e-3", *flags]
