@@ -433,10 +433,10 @@ def test_a_transformer_compiles_in_one_graph(make, label, run_python, device):
     backend = "eager" if device.type == "cpu" else "inductor"
     run_python(
         "import torch; from minigen.transformer import DiT, MMDiT; torch.manual_seed(0)\n"
-        f"torch.set_default_device('{device}')\n"
         f"net = {make}, patch=2, width=16, depth=2, heads=4).requires_grad_(False)\n"
         "for p in net.parameters(): torch.nn.init.normal_(p, std=0.2)\n"
         f"given = torch.randn(1, 1, 4, 6), torch.rand(1), {label}\n"
+        f"net, given = net.to('{device}'), [x if x is None else x.to('{device}') for x in given]\n"
         f"compiled = torch.compile(net, backend='{backend}', fullgraph=True)\n"
         "torch.testing.assert_close(compiled(*given), net(*given), rtol=1e-4, atol=1e-4)"
     )
