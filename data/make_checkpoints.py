@@ -1,7 +1,7 @@
 """Train the bundled checkpoints: python data/make_checkpoints.py [--seed 0] [--only NAME].
 
-Each is trained on the train split of the digits in one thread, measured against the test split, and
-written to --to (data/) with the command, the seed, the commit and what was measured.
+Each is trained in one thread by its recipe (data/*_recipes.py), measured on data that it has not
+seen, and written to --to (data/) with the command, the seed, the commit and what was measured.
 """
 
 import argparse

@@ -433,3 +433,5 @@ def test_a_reference_is_recall_precision_and_memory_in_one(k, generator, device,
     assert got == want and 0 < min(want) and max(want) < 1
     with pytest.raises(ValueError, match="k counts neighbours among the 60 images, got 60"):
         metrics.Reference(real, k=60)
+    with pytest.raises(ValueError, match=f"k counts neighbours among the {k} samples, got {k}"):
+        metrics.Reference(real, k=k)(x[:k])  # as `recall`: not a reach without end

@@ -11,11 +11,10 @@ result made small less the low image, of grey values in [-1, 1]. Mean ± standar
 trainings. Dummies: the small images with each pixel doubled.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 
+from benchmarks.claims.transformer_nets import cell
 from data.letter_recipes import lettered, sample_letters
 from minigen import data, flow, judge, latent, paths, targets, train, transformer
 
@@ -101,13 +100,6 @@ def measured(seed):
                 for kind, (low, label) in lows.items()
             }
     return found
-
-
-def cell(values, places):
-    """Mean ± standard error over trainings."""
-    values = torch.tensor(values).double()
-    error = float(values.std()) / math.sqrt(len(values))
-    return f"{float(values.mean()):.{places}f} ± {error:.{places}f}"
 
 
 def main() -> None:

@@ -97,6 +97,8 @@ class Reference:
 
     def __call__(self, x: X) -> Neighbours:
         x, real = vectors(x, self.real)
+        if len(x) <= self.k:
+            raise ValueError(f"k counts neighbours among the {len(x)} samples, got {self.k}")
         apart, own = _fast(x, real), _fast(x, x).fill_diagonal_(math.inf)
         reach = own.kthvalue(self.k, dim=1).values
         found = (
