@@ -27,7 +27,8 @@ test: lint ## check style, run the unit tests and every notebook
 	$(BIN)/python -m pytest
 
 test-browser: $(BROWSER) $(SITE) ## run each lecture in JupyterLab in a real browser, and look at the site
-	$(BIN)/python -m pytest -m browser -n 0 tests
+	$(BIN)/python -m pytest -m browser --dist load --maxschedchunk 1 tests --ignore tests/test_site.py
+	$(BIN)/python -m pytest -m browser -n 0 tests/test_site.py # which builds the site once
 
 test-desk: $(DESK) ## grade a small class with nbgrader
 	$(BIN)/python -m pytest -m desk -n 0 tests
