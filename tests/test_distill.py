@@ -30,7 +30,7 @@ def gaussian(d=D):
 def flow_map(path, x, t, s):
     """Φ of N(MEAN, STD²), in closed form: the standard score is kept."""
     at = lambda r: (path.a(r) * MEAN, (path.a(r) ** 2 * STD**2 + path.b2(r)).sqrt())
-    (m, v), (goal, w) = (tuple(distill.like(c, x) for c in at(r)) for r in (t, s))
+    (m, v), (goal, w) = (tuple(shapes.like(c, x) for c in at(r)) for r in (t, s))
     return goal + (x - m) * w / v
 
 
@@ -47,7 +47,7 @@ def test_one_step_with_the_target_is_two_of_the_teacher(path):
     assert_close(one, two, rtol=1e-13, atol=1e-13)
     each = times(0.8, 0.6, 0.9, 0.5, 0.7)  # a time for each sample
     rows = distill.progressive_target(
-        lambda x, r: torch.sin(x) + distill.like(r, x), path, xt, each, each / 2, each / 4
+        lambda x, r: torch.sin(x) + shapes.like(r, x), path, xt, each, each / 2, each / 4
     )
     alone = distill.progressive_target(teacher, path, xt[2:3], each[2], each[2] / 2, each[2] / 4)
     assert_close(rows[2:3], alone, rtol=1e-12, atol=1e-12)
@@ -168,8 +168,8 @@ def test_consistency_training_shrinks_by_a_closed_product(n, share):
 
 
 def test_levels_that_do_not_run_are_named():
-    for bad in (torch.ones(1), torch.tensor([1.0, 2.0, 1.5])):
-        with pytest.raises(ValueError, match="two noise levels or more that rise or fall"):
+    for bad in (torch.ones(1), torch.tensor([1.0, 2.0, 1.5]), torch.tensor([-0.1, 1.0])):
+        with pytest.raises(ValueError, match="two noise levels or more, ≥ 0, that rise or fall"):
             distill.training_shrinkage(bad, 0.5)
 
 
@@ -178,7 +178,7 @@ def test_levels_that_do_not_run_are_named():
 
 def mean_velocity(x, t, s):
     """(x − Φ)/(t − s) of N(MEAN, STD²) on the linear path."""
-    return (x - flow_map(paths.Linear(), x, t, s)) / distill.like(t - s, x)
+    return (x - flow_map(paths.Linear(), x, t, s)) / shapes.like(t - s, x)
 
 
 def test_the_mean_velocity_obeys_its_identity():
@@ -188,7 +188,7 @@ def test_the_mean_velocity_obeys_its_identity():
     v = gaussian().velocity(path)(x, t)
     shapes.forward_mode()
     u, du = torch.func.jvp(lambda x, t: mean_velocity(x, t, s), (x, t), (v, torch.ones_like(t)))
-    assert_close(u, v - distill.like(t - s, x) * du, rtol=1e-12, atol=1e-12)
+    assert_close(u, v - shapes.like(t - s, x) * du, rtol=1e-12, atol=1e-12)
     mid = (t + s) / 2
     there = flow_map(path, x, t, mid)
     halves = (mean_velocity(x, t, mid) + mean_velocity(there, mid, s)) / 2
@@ -196,11 +196,11 @@ def test_the_mean_velocity_obeys_its_identity():
 
 
 def test_the_mean_flow_loss_is_its_formula_with_differences_for_the_slope():
-    (x0, eps), net = draws(), lambda x, t, s: torch.sin(2 * x) * distill.like(t * (1 + s), x)
+    (x0, eps), net = draws(), lambda x, t, s: torch.sin(2 * x) * shapes.like(t * (1 + s), x)
     t, s = times(0.9, 0.6, 0.7, 0.8, 0.5), times(0.1, 0.2, 0.0, 0.8, 0.3)
     xt, v, h = paths.Linear().mix(x0, eps, t), eps - x0, 1e-6
     slope = (net(xt + h * v, t + h, s) - net(xt - h * v, t - h, s)) / (2 * h)
-    want = (net(xt, t, s) - v + distill.like(t - s, xt) * slope).square().mean(1)
+    want = (net(xt, t, s) - v + shapes.like(t - s, xt) * slope).square().mean(1)
     assert_close(distill.mean_flow_loss(net, x0, eps, t, s), want, rtol=1e-8, atol=1e-9)
     plain = flow.loss(lambda x, r, label: net(x, r, t), x0, eps, t)
     assert_close(distill.mean_flow_loss(net, x0, eps, t, t), plain, rtol=1e-12, atol=0)
@@ -214,7 +214,7 @@ def test_only_the_answer_is_taught_by_one_pass():
 
     def net(x, t, s):
         calls.append(1)
-        return torch.tanh(w * x) * distill.like(t, x)
+        return torch.tanh(w * x) * shapes.like(t, x)
 
     t, s = times(0.9, 0.6, 0.7, 0.8, 0.5), times(0.1, 0.2, 0.0, 0.4, 0.3)
     loss = distill.mean_flow_loss(net, x0, eps, t, s)
@@ -222,10 +222,10 @@ def test_only_the_answer_is_taught_by_one_pass():
     assert len(calls) == 1
     xt, v, value = paths.Linear().mix(x0, eps, t), eps - x0, w.detach()
     _, slope = torch.func.jvp(
-        lambda x, t: torch.tanh(value * x) * distill.like(t, x), (xt, t), (v, torch.ones_like(t))
+        lambda x, t: torch.tanh(value * x) * shapes.like(t, x), (xt, t), (v, torch.ones_like(t))
     )
-    goal = v - distill.like(t - s, xt) * slope
-    answer = torch.tanh(w * xt) * distill.like(t, xt)
+    goal = v - shapes.like(t - s, xt) * slope
+    answer = torch.tanh(w * xt) * shapes.like(t, xt)
     (want,) = torch.autograd.grad((answer - goal).square().mean(1).sum(), w)
     assert_close(got, want, rtol=1e-12, atol=0)
 

@@ -25,6 +25,7 @@ from minigen import (
     data,
     ddim,
     ddpm,
+    distill,
     edm,
     flow,
     gan,
@@ -68,6 +69,8 @@ def functions():
     grid = torch.tensor([0.9, 0.5, 0.2])
     scaled, own = edm.scale_input(net, vp, 0.5), edm.target(0.5)
     gaussian = vae.LinearGaussian(torch.tensor([[1.0], [0.5]]), torch.tensor([0.3, -1.0]), 0.7)
+    two, one_step = distill.TwoTimes(2, 8, 1, 3), distill.Consistency(net, vp, 0.5, 0.01)
+    torch.nn.init.normal_(two.last.weight)
     slope = lambda x: torch.tanh(x.reshape(len(x), -1).sum(1))
     out = {
         "mix": lambda x, e, t, k: vp.mix(x, e, t),
@@ -120,6 +123,17 @@ def functions():
         ),
         "net's ddim": lambda x, e, t, k: end(
             ddim.sample(paths.denoiser(net, vp, targets.v, k), vp, x, grid)
+        ),
+        "two steps in one": lambda x, e, t, k: distill.progressive_target(
+            law(x).denoiser(vp), vp, x, t, 0.6 * t, 0.2 * t
+        ),
+        "consistency": lambda x, e, t, k: one_step(x, t, k),
+        "consistency_loss": lambda x, e, t, k: distill.consistency_loss(
+            one_step, one_step, vp, x, e, t, 0.5 * t
+        ),
+        "two times": lambda x, e, t, k: two(x, t, 0.5 * t, k),
+        "mean_flow_loss": lambda x, e, t, k: distill.mean_flow_loss(
+            lambda x, t, s: two(x, t, s, k), x, e, t, 0.5 * t
         ),
         "posterior law": lambda x, e, t, k: ddpm.posterior(table, x, e, t, 0.5 * t).mean,
     }

@@ -1,6 +1,8 @@
 """Codebooks: gradients that jump, errors that fall, codes that die and are brought back."""
 
+import copy
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from minigen import vq
+from minigen.vq.codebook import check_ids
 
 F64 = torch.float64
 B, W = 5, 3
@@ -59,30 +62,53 @@ def test_the_gradient_passes_straight_through():
     assert none is None
 
 
-def test_means_of_clusters_never_increase_the_error():
+def test_neither_half_of_a_step_increases_the_error():
+    """Identity 16: entries become their cluster's means, then vectors choose anew."""
     z = latents(60)
-    book, errors = quantizer(), []
-    for _ in range(8):
-        part = book(z)
-        errors.append(float(part.codebook.detach().mean()))
-        flat = z.movedim(1, -1).reshape(-1, W)
-        with torch.no_grad():
-            for k in part.ids.unique():
-                book.entries[k] = flat[part.ids.flatten() == k].mean(0)
-    assert all(a >= b for a, b in zip(errors, errors[1:], strict=False)) and errors[0] > errors[-1]
+    flat, book, errors = z.movedim(1, -1).reshape(-1, W), quantizer(), []
+    with torch.no_grad():
+        for _ in range(8):
+            ids = book.nearest(z).flatten()
+            errors.append(float((flat - book.entries[ids]).square().sum()))  # chosen anew
+            for k in ids.unique():
+                book.entries[k] = flat[ids == k].mean(0)
+            errors.append(float((flat - book.entries[ids]).square().sum()))  # means, old ids
+    assert all(a >= b for a, b in pairwise(errors)) and errors[0] > errors[2] > errors[-1]
+
+
+@pytest.mark.parametrize("codes, exact", [(2, 0.3634), (4, 0.1175), (8, 0.0345)])
+def test_running_means_find_the_best_levels_of_a_normal_variable(codes, exact):
+    """Identity 21, Lloyd and Max: with decay 0 each call is a step of k-means, here on quantiles.
+
+    The error of the levels found is that for N(0, 1) itself, and above the bound K^-2.
+    """
+    n = 4000
+    x = torch.special.ndtri((torch.arange(n, dtype=F64) + 0.5) / n)[None, None]
+    book = vq.Quantizer(codes, 1, decay=0.0).double()
+    book.start(x, generator=torch.Generator().manual_seed(0))
+    for _ in range(150):
+        book(x)
+    level = book.entries.flatten().sort().values
+    edge = torch.cat([level.new_tensor([-torch.inf]), (level[1:] + level[:-1]) / 2])
+    edge = torch.cat([edge, level.new_tensor([torch.inf])])
+    chance = torch.special.ndtr(edge).diff()
+    part = -torch.exp(-0.5 * edge**2).diff() / math.sqrt(2 * math.pi)  # E[x; x in the cell]
+    error = float(1 - 2 * level @ part + level**2 @ chance)
+    assert abs(error - exact) < 1e-4 and error > codes**-2
+    if codes == 2:
+        assert abs(error - (1 - 2 / math.pi)) < 1e-6
 
 
 def test_running_means_follow_the_clusters_and_only_in_training():
     book, z = quantizer(decay=0.0), latents(60)
-    ids = book.nearest(z)
+    book.entries[3] += 100  # chosen by nobody: it keeps its place
+    start, ids = book.entries.clone(), book.nearest(z)
     part = book(z)
     flat = z.movedim(1, -1).reshape(-1, W)
     for k in ids.unique():  # decay 0: the means of this very batch
         assert_close(book.entries[k], flat[ids.flatten() == k].mean(0), rtol=1e-12, atol=1e-12)
     assert torch.equal(part.codebook, torch.zeros(B, dtype=F64)) and not [*book.parameters()]
-    unused = [k for k in range(7) if k not in ids.unique()]
-    before = quantizer(decay=0.0).entries
-    assert torch.equal(book.entries[unused], before[unused])
+    assert 3 not in ids and torch.equal(book.entries[3], start[3])
     book.eval()
     kept = book.entries.clone()
     book(z + 1)
@@ -125,14 +151,59 @@ def test_dead_codes_are_revived_and_counted(decay):
     assert book.revive(z) == 0  # each sits on a vector that now picks it
 
 
+@pytest.mark.parametrize("step", ["start", "revive"])
+def test_running_means_go_on_from_where_an_entry_was_put(step):
+    book, z = quantizer(decay=0.9), latents(60)
+    with torch.no_grad():
+        book.entries[1:] += 100
+    getattr(book, step)(z, generator=torch.Generator().manual_seed(0))
+    put = book.entries.clone()
+    far = 50 + 0 * z  # all of one kind: one entry follows, the others stay where they were put
+    (one,) = book(far).ids.unique()
+    others = [k for k in range(7) if k != int(one)]
+    assert_close(book.entries[others], put[others], rtol=1e-12, atol=0)
+
+
+def test_a_code_that_dies_is_not_dead_for_ever():
+    """Where revival picks a vector, the others of its cluster follow, and the error falls."""
+    book, z = quantizer(codes=11), latents(30)
+    with torch.no_grad():
+        book.entries[1:] += 100  # one code for all
+    before = float(book(z).codebook.detach().mean())
+    assert book.revive(z, generator=torch.Generator().manual_seed(0)) == 10
+    assert len(book.nearest(z).unique()) == 11
+    assert float(book(z).codebook.detach().mean()) < 0.5 * before
+
+
+def test_vectors_that_are_all_alike_still_start_a_codebook():
+    z = torch.ones(20, W, dtype=F64)
+    book = quantizer()
+    book.start(z)
+    assert torch.equal(book.entries.detach(), torch.ones(7, W, dtype=F64))
+
+
 def test_perplexity_is_one_for_one_code_and_all_for_all():
     assert float(vq.perplexity(torch.zeros(9, dtype=torch.int64), 4)) == 1
     assert_close(vq.perplexity(torch.arange(4).repeat(3), 4), torch.tensor(4.0))
     want = math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
     assert_close(vq.perplexity(torch.tensor([[0, 0], [0, 3]]), 4), torch.tensor(want))
-    for bad in (torch.tensor([4]), torch.tensor([-1]), torch.zeros(0, dtype=torch.int64)):
-        with pytest.raises(ValueError, match="ids must lie in 0 … 3"):
-            vq.perplexity(bad, 4)
+    for wrong in (4, -1):
+        with pytest.raises(ValueError, match=f"id {wrong} is out of range for 4 codes"):
+            vq.perplexity(torch.tensor([0, wrong]), 4)
+    with pytest.raises(ValueError, match="there are no ids"):
+        vq.perplexity(torch.zeros(0, dtype=torch.int64), 4)
+
+
+def test_perplexity_depends_on_how_many_ids_are_seen():
+    """Of n ids at most n; drawn from one law it rises with n, towards that of the law."""
+    law, g = torch.tensor([0.4, 0.3, 0.2, 0.1]), torch.Generator().manual_seed(0)
+    mean = []
+    for n in (1, 4, 16, 256):
+        draws = torch.multinomial(law, 200 * n, replacement=True, generator=g).reshape(200, n)
+        mean.append(float(torch.stack([vq.perplexity(ids, 4) for ids in draws]).mean()))
+    true = float(torch.special.entr(law).sum().exp())
+    assert mean[0] == 1 and all(a + 0.03 < b for a, b in pairwise(mean))
+    assert 0 < true - mean[-1] < 0.05
 
 
 # In turns ---------------------------------------------------------------------------------------
@@ -162,11 +233,105 @@ def test_a_residual_code_never_gets_worse_with_depth(started):
     assert bool((vectors <= 1e-12).all())  # for each vector by itself
 
 
-def test_the_zero_entry_learns_nothing():
-    book, z = residual(), latents(8)
+@pytest.mark.parametrize("remade", [lambda book: book, copy.deepcopy])
+def test_the_zero_entry_learns_nothing(remade):
+    book, z = remade(residual()), latents(8)
     book(z).codebook.sum().backward()
     grads = [q.entries.grad for q in book.quantizers]
     assert all(not g[0].any() and g[1:].any() for g in grads)
+
+
+def test_the_zero_entry_is_neither_drawn_nor_revived():
+    """k-means++ starts from it: with one more code only, the farthest cluster gets that."""
+    g = torch.Generator().manual_seed(0)
+    z = torch.zeros(200, W, dtype=F64)
+    z[:100] += 30.0  # the other half sits on the zero entry
+    book = vq.Residual(1, 2, W).double()
+    for _ in range(5):
+        book.start(z, generator=g)
+        assert torch.equal(book.quantizers[0].entries[1].detach(), z[0])
+    with torch.no_grad():
+        book.quantizers[0].entries[1] = 200.0
+    assert book.revive(z[:100], generator=g) == 1  # 0 takes all; it is not counted where unused
+    assert book.revive(z[:100], generator=g) == 0
+    assert not book.quantizers[0].entries[0].any()
+
+
+@pytest.mark.parametrize("make, shape", [(residual, (8,)), (multiscale, (4, 6))])
+def test_dead_codes_of_every_turn_are_revived(make, shape):
+    """Those of rests that no turn picks; what is alive stays, and the error falls."""
+    book, z = make(), latents(*shape)
+    book.start(z, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for q in {book.quantizer(k) for k in range(4)}:
+            q.entries[3:] = 1e3
+    before = [q.entries[:3].clone() for q in {book.quantizer(k) for k in range(4)}]
+    error = lambda: float((book(z).z - z).square().mean().detach())
+    worst, dead = error(), book.revive(z, generator=torch.Generator().manual_seed(0))
+    assert dead >= 3 * len(before)
+    assert error() < 0.7 * worst
+    kept = [q.entries[:3] for q in {book.quantizer(k) for k in range(4)}]
+    assert sum(torch.equal(a, b) for a, b in zip(before, kept, strict=True)) >= 1
+
+
+@pytest.mark.parametrize("step", ["start", "revive"])
+def test_each_turn_starts_and_revives_on_what_those_before_leave(step):
+    z, book = latents(8), residual()
+    with torch.no_grad():
+        for q in book.quantizers:
+            q.entries[3:] = 1e3
+    getattr(book, step)(z, generator=torch.Generator().manual_seed(0))
+    rest = z
+    for q in book.quantizers:
+        some = rest.detach().movedim(1, -1).reshape(-1, W)
+        assert float(torch.cdist(q.entries[3:].detach(), some).amin(1).max()) < 1e-6
+        rest = rest - q.lookup(q.nearest(rest))
+
+
+def test_scales_revive_on_what_each_scale_is_asked_to_quantise():
+    g = torch.Generator().manual_seed(0)
+    scales, z = multiscale(), latents(4, 6)
+    with torch.no_grad():
+        scales.codebook.entries[3:] = 1e3
+    asked, rest = [], z
+    for k, ids in enumerate(scales.encode(z)):
+        small = nn.functional.interpolate(rest, scales.scales[k], mode="area")
+        asked.append(small.movedim(1, -1).reshape(-1, W))
+        rest = rest - scales.up(scales.codebook.lookup(ids), k, z.shape)
+    scales.revive(z, generator=g)
+    new = scales.codebook.entries[3:].detach()
+    assert float(torch.cdist(new, torch.cat(asked).detach()).amin(1).max()) < 1e-6
+
+
+@pytest.mark.parametrize("make, shape", [(residual, (8,)), (multiscale, (4, 6))])
+def test_turns_leave_their_argument_alone_and_the_gradient_passes(make, shape):
+    """Errata H5 and H8: the latent is the caller's, and the encoder learns from the image."""
+    book, z = make(), latents(*shape).requires_grad_()
+    kept = z.detach().clone()
+    decoder = lambda y: (y**3).sum()
+    (got,) = torch.autograd.grad(decoder(book(z).z), z)
+    assert torch.equal(z.detach(), kept)
+    chosen = book.decode(book.encode(z)).detach().requires_grad_()
+    (want,) = torch.autograd.grad(decoder(chosen), chosen)
+    assert_close(got, want, rtol=1e-12, atol=1e-12)
+    bare = book.decode(book.encode(z))
+    (none,) = torch.autograd.grad(decoder(bare), z, allow_unused=True)
+    assert none is None
+
+
+@pytest.mark.parametrize("make, shape", [(residual, (8,)), (multiscale, (4, 6))])
+def test_the_two_terms_of_turns_have_the_gradient_of_plain_squares(make, shape):
+    """Identity 16 (H9), turn by turn: entries, smoothing and encoder, with nothing stopped."""
+    book, z = make(), latents(*shape).requires_grad_()
+    part = book(z)
+    assert_close(part.commitment, part.codebook, rtol=1e-12, atol=0)
+    learned = (z, *book.parameters())
+    got = torch.autograd.grad((part.commitment + part.codebook).sum(), learned)
+    so_far = [book.decode(part.ids[:k]) for k in range(1, 5)]
+    plain = sum((z - f).square().flatten(1).mean(1) for f in so_far) / 4
+    want = torch.autograd.grad(plain.sum(), learned)
+    for one, two in zip(got, want, strict=True):
+        assert_close(one, two, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("make, shape", [(residual, (8,)), (multiscale, (4, 6))])
@@ -213,32 +378,19 @@ def test_what_does_not_fit_is_named():
         vq.MultiScale([2, 1], 6, W)
     with pytest.raises(ValueError, match=r"z must end in \(4, 6\), got \(5, 3, 4, 5\)"):
         multiscale()(latents(4, 5))
-
-
-# The model --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("make", [lambda: quantizer(decay=None), residual])
-def test_a_vqvae_learns_four_clusters_and_its_ids_name_them(make):
-    g = torch.Generator().manual_seed(0)
-    centres = torch.tensor([[3.0, 0, 0, 1], [0, 3, 0, -1], [0, 0, -3, 0], [-2, -2, 2, 0]]).double()
-    which = torch.arange(80) % 4
-    x = centres[which] + 0.1 * torch.randn(80, 4, generator=g, dtype=F64)
-    torch.manual_seed(0)
-    model = vq.VQVAE(nn.Linear(4, W).double(), nn.Linear(W, 4).double(), make())
-    with torch.no_grad():
-        model.quantizer.start(model.encoder(x), generator=g)
-    adam = torch.optim.Adam(model.parameters(), lr=0.02)
-    first = float(model.loss(x).reconstruction.detach().mean())
-    for _ in range(300):
-        parts = model.loss(x)
-        adam.zero_grad()
-        (parts.reconstruction + parts.codebook + 0.25 * parts.commitment).mean().backward()
-        adam.step()
-    last = float(model.loss(x).reconstruction.detach().mean())
-    assert last < 0.05 * first and last < 0.1
-    ids = model.encode(x)
-    first_turn = ids[0] if isinstance(ids, list) else ids
-    pairs = {(int(a), int(b)) for a, b in zip(first_turn, which, strict=True)}
-    assert len({a for a, _ in pairs}) == len(pairs)  # no code stands for two clusters
-    assert_close(model.decode(ids), model.decoder(model.quantizer(model.encoder(x)).z))
+    with pytest.raises(TypeError, match="z is torch.float32 but the codebook is torch.float64"):
+        book(z.float())
+    with pytest.raises(TypeError, match="ids must be an int64 tensor, got torch.float64"):
+        check_ids(z[:, 0], 7)
+    ids = multiscale().encode(latents(4, 6))
+    with pytest.raises(ValueError, match="id 6 is out of range for 6 codes"):
+        multiscale().decode([ids[0] * 0 + 6])
+    with pytest.raises(ValueError, match=r"turn 1 has ids of shape \(5, 2, 2\), got \(5, 1, 1\)"):
+        multiscale().decode([ids[0], ids[0]])
+    with pytest.raises(ValueError, match="a list of 1 to 4 turns of ids, got a Tensor"):
+        residual()._check(ids[0])
+    with pytest.raises(ValueError, match=r"turn 1 has ids of shape \(5, 8\), got \(5, 7\)"):
+        ids = residual().encode(latents(8))
+        residual().decode([ids[0], ids[1][:, :7]])
+    with pytest.raises(ValueError, match="scales, depth and decay: one of them at most"):
+        vq.ConvVQVAE((1, 8, 8), 6, depth=2, decay=0.9)

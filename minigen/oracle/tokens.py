@@ -101,7 +101,8 @@ class TokenTable:
     def conditional(self, ids: Ids, known: Bool[Tensor, "B N"]) -> Float[Tensor, "B N V"]:
         """log p(x_i | the known tokens) for every i, in nats; a known token has its own value.
 
-        ids are ignored where they are unknown: the mask token V may stand there.
+        ids are ignored where they are unknown: the mask token V may stand there. Known tokens that
+        cannot occur together leave NaN, as nothing is conditional on them.
         """
         self._check_ids(ids, known)
         out = self.log_p.new_full((*ids.shape, self.values), -math.inf)

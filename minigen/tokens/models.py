@@ -1,10 +1,13 @@
 """Networks over tokens: (ids, label) -> logits, V where a token is unknown."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from minigen.nets import Rebuildable
 from minigen.shapes import Label, check_count, check_label, readable
 from minigen.transformer import Block, attention
 
@@ -12,7 +15,20 @@ from .orders import Ids, Logits
 from .scales import block_causal
 
 
-class _Tokens(nn.Module):
+def check_ids(ids: Ids, length: int, values: int) -> None:
+    """Raises ValueError unless ids are (B, length), each a token or the mask token."""
+    if ids.ndim != 2 or ids.shape[1] != length:
+        raise ValueError(f"ids must be (B, {length}), got {tuple(ids.shape)}")
+    if readable(ids) and ids.numel():
+        low, high = (int(x) for x in ids.aminmax())
+        if low < 0 or high > values:
+            wrong = low if low < 0 else high
+            raise ValueError(
+                f"token {wrong} is out of range for {values} values ({values} is the mask token)"
+            )
+
+
+class _Tokens(Rebuildable):
     """What the transformers share: embeddings, places, blocks steered by the label, logits.
 
     net(ids, label=None): ids (B, length), V the mask token; `classes=K` adds K labels and the null
@@ -25,7 +41,8 @@ class _Tokens(nn.Module):
             check_count(n, name)
         self.values, self.length, self.classes = codes, length, classes
         self.embed = nn.Embedding(codes + 1, width)
-        self.places = nn.Parameter(0.02 * torch.randn(length, width))
+        # as large as the tokens' rows: at 0.02 a place is not told from another for many steps
+        self.places = nn.Parameter(torch.randn(length, width))
         self.label = nn.Embedding(1 if classes is None else classes + 1, width)
         self.blocks = nn.ModuleList(Block(width, heads, True, self.mix) for _ in range(depth))
         self.norm, self.last = nn.LayerNorm(width), nn.Linear(width, codes)
@@ -44,19 +61,6 @@ class _Tokens(nn.Module):
         label = torch.as_tensor(label, device=self.label.weight.device)
         return F.silu(self.label(label.reshape(-1)))
 
-    def check_ids(self, ids: Ids) -> None:
-        """Raises ValueError unless ids are (B, length), each a token or the mask token."""
-        if ids.ndim != 2 or ids.shape[1] != self.length:
-            raise ValueError(f"ids must be (B, {self.length}), got {tuple(ids.shape)}")
-        if readable(ids) and ids.numel():
-            low, high = (int(x) for x in ids.aminmax())
-            if low < 0 or high > self.values:
-                wrong = low if low < 0 else high
-                raise ValueError(
-                    f"token {wrong} is out of range for {self.values} values "
-                    f"({self.values} is the mask token)"
-                )
-
     def through(self, h: Tensor, rows: Tensor) -> Logits:
         """The blocks, and the logits they end in."""
         for block in self.blocks:
@@ -74,7 +78,7 @@ class MaskedTransformer(_Tokens):
         super().__init__(codes, length, width, depth, heads, classes)
 
     def forward(self, ids: Ids, label: Label | int | None = None) -> Logits:
-        self.check_ids(ids)
+        check_ids(ids, self.length, self.values)
         return self.through(self.embed(ids) + self.places, self.rows(label))
 
 
@@ -89,7 +93,7 @@ class CausalTransformer(_Tokens):
 
     def __init__(self, codes, length, width=128, depth=4, heads=4, *, classes=None):
         super().__init__(codes, length, width, depth, heads, classes)
-        self.register_buffer("mask", block_causal([1] * length), persistent=False)
+        self.register_buffer("mask", block_causal([1] * length))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Who hears whom: those before, and oneself. New queries stand at the end of the keys."""
@@ -102,39 +106,47 @@ class CausalTransformer(_Tokens):
         return self.embed(torch.cat([first, ids[:, :-1]], 1)) + self.places
 
     def forward(self, ids: Ids, label: Label | int | None = None) -> Logits:
-        self.check_ids(ids)
+        check_ids(ids, self.length, self.values)
         return self.through(self.inputs(ids), self.rows(label))
 
     def cached(self, label: Label | int | None = None) -> "Cached":
-        """The model with a label and a key–value cache: for one walk from ids full of V."""
+        """The model with a label and a key–value cache, for `autoregress` in the natural order."""
         return Cached(self, label)
 
 
 class Cached:
-    """A causal model that computes each place once, as its tokens become known from the left."""
+    """A causal model that computes each place once, as its tokens become known from the left.
+
+    Where a token that it has used is another now, it starts anew.
+    """
 
     causal = False  # logits of places that are not yet reached are 0
 
     def __init__(self, net: CausalTransformer, label):
-        self.net, self.label, self.values = net, label, net.values
-        self.kept, self.logits, self.done = [None] * len(net.blocks), None, 0
+        self.net, self.label, self.values, self.used = net, label, net.values, None
 
     def __call__(self, ids: Ids) -> Logits:
         """The logits of every place that all known tokens precede."""
         net = self.net
-        net.check_ids(ids)
-        known = int((ids != net.values).all(0).long().cumprod(0).sum())
-        reach, done = min(known + 1, net.length), self.done
-        if self.logits is None:
+        check_ids(ids, net.length, net.values)
+        if self.used is None or not torch.equal(ids[:, : self.used.shape[1]], self.used):
+            self.kept, self.done = [None] * len(net.blocks), 0
             self.logits = net.places.new_zeros(*ids.shape, net.values)
-        if reach > done:
-            h, rows = net.inputs(ids)[:, done:reach], net.rows(self.label)
-            for i, block in enumerate(net.blocks):
-                h = self._block(i, block, h, rows)
+        known = int((ids != net.values).all(0).long().cumprod(0).sum())
+        reach = min(known + 1, net.length)
+        if reach > self.done:
+            new = self._through(net.inputs(ids)[:, self.done : reach])
             self.logits = self.logits.clone()
-            self.logits[:, done:reach] = net.last(net.norm(h))
-        self.done = max(done, reach)
+            self.logits[:, self.done : reach] = new
+            self.done, self.used = reach, ids[:, : reach - 1].clone()
         return self.logits
+
+    def _through(self, h: Tensor) -> Logits:
+        """The new places' logits."""
+        rows = self.net.rows(self.label)
+        for i, block in enumerate(self.net.blocks):
+            h = self._block(i, block, h, rows)
+        return self.net.last(self.net.norm(h))
 
     def _block(self, i: int, block: Block, h: Tensor, rows: Tensor) -> Tensor:
         (q, *new), steer = block.offered(h, rows)
@@ -148,16 +160,19 @@ class ScaleTransformer(_Tokens):
     """Every token hears its own scale and the coarser ones: logits of a scale from those before it.
 
     ids are those of all scales end to end, as `vq.MultiScale` numbers them. Each place is given the
-    token of the scale before that lies above it, so no token sees its own scale's values.
+    token of the scale before that lies above it, so no token sees its own scale's values: in this
+    sense it is `causal`, and one call has all terms of the likelihood.
     [Tian et al. 2024, section 3.2]
     """
+
+    causal = True
 
     def __init__(self, codes, scales, width=128, depth=4, heads=4, *, classes=None):
         self.scales = [(s, s) if isinstance(s, int) else tuple(s) for s in scales]
         lengths = [h * w for h, w in self.scales]
         super().__init__(codes, sum(lengths), width, depth, heads, classes)
-        self.register_buffer("mask", block_causal(lengths), persistent=False)
-        self.register_buffer("above", self._above(lengths), persistent=False)
+        self.register_buffer("mask", block_causal(lengths))
+        self.register_buffer("above", self._above(lengths))
 
     def _above(self, lengths: list[int]) -> Int[Tensor, " N"]:
         """For each place the one above it in the scale before; −1 at the first scale."""
@@ -173,12 +188,12 @@ class ScaleTransformer(_Tokens):
         return attention(q, k, v, mask=self.mask)
 
     def forward(self, ids: Ids, label: Label | int | None = None) -> Logits:
-        self.check_ids(ids)
+        check_ids(ids, self.length, self.values)
         given = torch.where(self.above < 0, self.values, ids[:, self.above.clamp(min=0)])
         return self.through(self.embed(given) + self.places, self.rows(label))
 
 
-class PixelCNN(nn.Module):
+class PixelCNN(Rebuildable):
     """Convolutions that see only what is above and to the left: causal logits of an image's tokens.
 
     ids (B, h·w), row by row. The first convolution leaves out the pixel itself (mask A), the others
@@ -188,7 +203,7 @@ class PixelCNN(nn.Module):
 
     causal = True
 
-    def __init__(self, codes: int, shape: tuple[int, int], width=64, depth=4, *, kernel: int = 5):
+    def __init__(self, codes: int, shape: Sequence[int], width=64, depth=4, *, kernel: int = 5):
         super().__init__()
         for n, name in ((codes, "codes"), (width, "width"), (depth, "depth")):
             check_count(n, name)
@@ -200,9 +215,7 @@ class PixelCNN(nn.Module):
         self.layers, self.last = nn.ModuleList(layers), nn.Linear(width, codes)
 
     def forward(self, ids: Ids) -> Logits:
-        h, w = self.shape
-        if ids.ndim != 2 or ids.shape[1] != h * w:
-            raise ValueError(f"ids must be (B, {h * w}), got {tuple(ids.shape)}")
+        check_ids(ids, self.shape[0] * self.shape[1], self.values)
         x = self.embed(ids).unflatten(1, self.shape).movedim(-1, 1)
         x = F.relu(self.layers[0](x))  # no skip: the pixel itself must not pass
         for layer in self.layers[1:]:
@@ -217,7 +230,7 @@ class MaskedConv(nn.Conv2d):
         super().__init__(width, width, kernel, padding=kernel // 2)
         mask, middle = torch.ones(kernel * kernel), kernel * kernel // 2
         mask[middle + itself :] = 0
-        self.register_buffer("seen", mask.reshape(kernel, kernel), persistent=False)
+        self.register_buffer("seen", mask.reshape(kernel, kernel))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         return self._conv_forward(x, self.weight * self.seen, self.bias)

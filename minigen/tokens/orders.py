@@ -50,7 +50,8 @@ def draw(logits: Float[Tensor, "... V"], temperature: float, generator) -> Int[T
     return drawn.reshape(p.shape[:-1])
 
 
-def _check_temperature(temperature: float) -> None:
+def check_temperature(temperature: float) -> None:
+    """Raises ValueError unless it is finite and positive."""
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be finite and > 0, got {temperature}")
 
@@ -102,7 +103,7 @@ def autoregress(
     """
     check_generator(ids, generator)
     order = _order(order, ids.shape[1])
-    _check_temperature(temperature)
+    check_temperature(temperature)
 
     def states() -> Iterator[Ids]:
         now = ids
@@ -150,7 +151,7 @@ def _mask_token(model: Model, ids: Ids) -> int:
     known = getattr(model, "values", None)
     if known is None:
         with torch.no_grad():
-            known = logits_of(model, ids[:1]).shape[2]
+            known = logits_of(model, ids).shape[2]  # all ids: each may have a label of its own
     return known
 
 
@@ -200,7 +201,7 @@ def maskgit(
     [Chang et al. 2022]
     """
     check_generator(ids, generator)
-    _check_temperature(temperature)
+    check_temperature(temperature)
     V = _mask_token(model, ids)
     unknown = (ids == V).sum(1)
     if not bool((unknown == unknown[0]).all()):

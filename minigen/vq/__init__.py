@@ -6,7 +6,9 @@ either.
 """
 
 from .codebook import Quantized, Quantizer, perplexity
-from .model import VQVAE, Parts
+from .model import VQVAE, ConvVQVAE, Parts
 from .turns import MultiScale, Residual
 
-__all__ = ["MultiScale", "Parts", "Quantized", "Quantizer", "Residual", "VQVAE", "perplexity"]
+__all__ = [
+    "ConvVQVAE", "MultiScale", "Parts", "Quantized", "Quantizer", "Residual", "VQVAE", "perplexity",
+]  # fmt: skip

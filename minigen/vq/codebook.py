@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from minigen.shapes import check_batch, check_count, check_generator, readable
+from minigen.shapes import check_batch, check_count, check_generator, readable, wide
 
 Latent = Float[Tensor, "B w ..."]
 
@@ -45,6 +45,8 @@ class Quantizer(nn.Module):
     codebook is 0. [van den Oord et al. 2017, eq. 3 and appendix A.1]
     """
 
+    fixed = 0  # how many entries, the first ones, stay what they are
+
     def __init__(self, codes: int, width: int, *, decay: float | None = None):
         super().__init__()
         check_count(codes, "codes")
@@ -63,18 +65,15 @@ class Quantizer(nn.Module):
     def nearest(self, z: Latent) -> Int[Tensor, "B ..."]:
         """The id of the nearest entry for each vector."""
         self._check(z)
-        flat = vectors(z)
-        with torch.no_grad():  # ‖z − e‖² but for ‖z‖², which all entries share
+        flat = vectors(z).to(self.entries.dtype)  # under autocast z may be shorter
+        with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
+            # ‖z − e‖² but for ‖z‖², which all entries share
             ids = (self.entries.square().sum(1) - 2 * flat @ self.entries.T).argmin(1)
         return ids.reshape(z.shape[0], *z.shape[2:])
 
     def lookup(self, ids: Int[Tensor, "B ..."]) -> Latent:
         """The entries of these ids, (B, width, *N); ValueError for an id out of range."""
-        if readable(ids) and ids.numel():
-            low, high = (int(x) for x in ids.aminmax())
-            if low < 0 or high >= self.codes:
-                wrong = low if low < 0 else high
-                raise ValueError(f"id {wrong} is out of range for {self.codes} codes")
+        check_ids(ids, self.codes)
         return F.embedding(ids, self.entries).movedim(-1, 1)
 
     def forward(self, z: Latent) -> Quantized:
@@ -82,7 +81,7 @@ class Quantizer(nn.Module):
         ids = self.nearest(z)
         chosen = self.lookup(ids)
         if self.decay is not None and self.training:
-            self._follow(vectors(z.detach()), ids.flatten())
+            self._follow(vectors(z.detach()).to(self.entries.dtype), ids.flatten())
         moved = apart(z.detach(), chosen) if self.decay is None else z.new_zeros(len(z))
         return Quantized(straight_through(z, chosen), ids, apart(z, chosen.detach()), moved)
 
@@ -103,13 +102,14 @@ class Quantizer(nn.Module):
         Raises ValueError for fewer vectors than codes, and for NaN. [Arthur & Vassilvitskii 2007]
         """
         flat = self._pool(z, generator)
-        distance = torch.full_like(flat[:, 0], 1.0)
+        far = torch.full_like(flat[:, 0], torch.inf)  # squared, from the nearest entry so far
         for k in range(self.codes):
-            spread = distance if bool(distance.sum() > 0) else torch.ones_like(distance)
-            i = torch.multinomial(spread, 1, generator=generator)
-            self._put(torch.tensor([k], device=flat.device), flat[i])
-            new = (flat - flat[i]).square().sum(1)
-            distance = new if k == 0 else torch.minimum(distance, new)
+            if k >= self.fixed:
+                # the first one, and those after the last vector of its own: any vector
+                even = not bool(far.sum().isfinite() & (far.sum() > 0))
+                i = torch.multinomial(torch.ones_like(far) if even else far, 1, generator=generator)
+                self._put(torch.tensor([k], device=flat.device), flat[i])
+            far = torch.minimum(far, (flat - self.entries[k]).square().sum(1))
 
     @torch.no_grad()
     def revive(self, z: Latent, *, generator: torch.Generator | None = None) -> int:
@@ -120,6 +120,7 @@ class Quantizer(nn.Module):
         flat = self._pool(z, generator)
         used = torch.bincount(self.nearest(z).flatten(), minlength=self.codes) > 0
         dead = (~used).nonzero().flatten()
+        dead = dead[dead >= self.fixed]
         pick = torch.randperm(len(flat), generator=generator, device=flat.device)[: len(dead)]
         self._put(dead, flat[pick])
         return len(dead)
@@ -132,7 +133,7 @@ class Quantizer(nn.Module):
     def _pool(self, z: Latent, generator) -> Float[Tensor, "n w"]:
         self._check(z)
         check_generator(z, generator)
-        flat = vectors(z.detach())
+        flat = vectors(z.detach()).to(self.entries.dtype)
         if len(flat) < self.codes:
             raise ValueError(f"{self.codes} codes need as many vectors, got {len(flat)}")
         if not bool(torch.isfinite(flat).all()):
@@ -143,16 +144,34 @@ class Quantizer(nn.Module):
         check_batch(z, "z")
         if z.ndim < 2 or z.shape[1] != self.width:
             raise ValueError(f"z must be (B, {self.width}, …), got {tuple(z.shape)}")
+        if z.device != self.entries.device:
+            raise ValueError(f"z is on {z.device} but the codebook on {self.entries.device}")
+        if z.dtype != self.entries.dtype and not torch.is_autocast_enabled(z.device.type):
+            raise TypeError(f"z is {z.dtype} but the codebook is {self.entries.dtype}")
+
+
+def check_ids(ids: Tensor, codes: int) -> None:
+    """Raises TypeError unless ids are whole numbers, ValueError for one out of range."""
+    if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
+        got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+        raise TypeError(f"ids must be an int64 tensor, got {got}")
+    if readable(ids) and ids.numel():
+        low, high = (int(x) for x in ids.aminmax())
+        if low < 0 or high >= codes:
+            wrong = low if low < 0 else high
+            raise ValueError(f"id {wrong} is out of range for {codes} codes")
 
 
 def perplexity(ids: Int[Tensor, "..."], codes: int) -> Float[Tensor, ""]:
     """exp of the entropy of how often each code occurs: from 1, one code, to `codes`, all alike.
 
-    Of n ids it is at most n, so it depends on the batch. Raises ValueError for an id out of range.
+    Of n ids it is at most n, so it depends on the batch. Raises ValueError for an id out of range,
+    and for no ids.
     """
     check_count(codes, "codes")
+    check_ids(ids.cpu(), codes)
     flat = ids.flatten()
-    if not len(flat) or int(flat.min()) < 0 or int(flat.max()) >= codes:
-        raise ValueError(f"ids must lie in 0 … {codes - 1}, and there must be some")
-    share = torch.bincount(flat, minlength=codes).double() / len(flat)
+    if not len(flat):
+        raise ValueError("there are no ids")
+    share = wide(torch.bincount(flat, minlength=codes)) / len(flat)
     return torch.special.entr(share).sum().exp().float()

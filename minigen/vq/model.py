@@ -6,9 +6,12 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from minigen.latent import ConvAutoencoder
+from minigen.nets import Rebuildable
 from minigen.shapes import X, check_answer, check_batch
 
-from .codebook import apart
+from .codebook import Quantizer, apart
+from .turns import MultiScale, Residual
 
 
 class Parts(NamedTuple):
@@ -50,3 +53,28 @@ class VQVAE(nn.Module):
         """What these ids stand for."""
         look = getattr(self.quantizer, "decode", None) or self.quantizer.lookup
         return self.decoder(look(ids))
+
+
+class ConvVQVAE(Rebuildable, VQVAE):
+    """A VQVAE of images of `shape` (C, H, W), with the convolutions of `latent.ConvAutoencoder`.
+
+    `codes` entries of `width` values, latents (width, H/factor, W/factor). With `scales` they are
+    quantised coarse to fine, with `depth` in so many turns, with `decay` by running means.
+    `channels` is the convolutions' width at their largest size.
+    """
+
+    def __init__(self, shape, codes: int, width: int = 8, factor: int = 4, channels: int = 32, *,
+                 scales=None, depth: int | None = None, decay: float | None = None):  # fmt: skip
+        if sum(given is not None for given in (scales, depth, decay)) > 1:
+            raise ValueError("scales, depth and decay: one of them at most")
+        if scales is not None:
+            quantizer = MultiScale(scales, codes, width)
+        elif depth is not None:
+            quantizer = Residual(depth, codes, width)
+        else:
+            quantizer = Quantizer(codes, width, decay=decay)
+        like = ConvAutoencoder(shape, width, factor, channels)
+        # of its encoder the last layer gives mean and log_var; here is no log_var
+        last = nn.Conv2d(like.encoder[-1].in_channels, width, 3, padding=1)
+        super().__init__(nn.Sequential(*like.encoder[:-1], last), like.decoder, quantizer)
+        self.shape = tuple(shape)

@@ -1,10 +1,11 @@
 """Quantised in turns: what one codebook leaves over, the next one takes."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from minigen.shapes import check_count
@@ -28,25 +29,39 @@ class _Turns(nn.Module):
         """What turn k adds to f̂."""
         return chosen
 
-    def _check(self, ids: list[Ids]) -> None:
-        if not 1 <= len(ids) <= self.turns:
-            raise ValueError(f"a list of 1 to {self.turns} turns of ids, got {len(ids)}")
+    def ids_shape(self, first: Ids, k: int) -> tuple[int, ...]:
+        """The shape of turn k's ids where `first` are those of turn 0."""
+        return tuple(first.shape)
+
+    def _check(self, ids) -> None:
+        many = len(ids) if isinstance(ids, list | tuple) else f"a {type(ids).__name__}"
+        if many not in range(1, self.turns + 1):
+            raise ValueError(f"a list of 1 to {self.turns} turns of ids, got {many}")
+        for k, own in enumerate(ids):
+            want = self.ids_shape(ids[0], k)
+            if tuple(own.shape) != want:
+                raise ValueError(f"turn {k} has ids of shape {want}, got {tuple(own.shape)}")
+
+    def _walk(self, z: Latent) -> Iterator[tuple[Latent, Ids, Latent]]:
+        """What each turn quantises, the ids it chooses, and f̂ after it."""
+        so_far = torch.zeros_like(z)
+        for k in range(self.turns):
+            small = self.down(z - so_far.detach(), k)
+            ids = self.quantizer(k).nearest(small)
+            so_far = so_far + self.up(self.quantizer(k).lookup(ids), k, z.shape)
+            yield small, ids, so_far
 
     def encode(self, z: Latent) -> list[Ids]:
         """The ids of every turn."""
         with torch.no_grad():
-            return self(z).ids
+            return [ids for _, ids, _ in self._walk(z)]
 
     def forward(self, z: Latent) -> Quantized:
-        """z quantised; the terms are means over the turns of ‖rest − chosen‖²/D."""
-        so_far, ids, commitment, codebook = torch.zeros_like(z), [], 0.0, 0.0
-        for k in range(self.turns):
-            quantizer = self.quantizer(k)
-            ids.append(quantizer.nearest(self.down(z - so_far.detach(), k)))
-            so_far = so_far + self.up(quantizer.lookup(ids[k]), k, z.shape)
-            commitment = commitment + apart(z, so_far.detach()) / self.turns
-            codebook = codebook + apart(z.detach(), so_far) / self.turns
-        return Quantized(straight_through(z, so_far), ids, commitment, codebook)
+        """z quantised; the terms are means over the turns of ‖z − f̂‖²/D after each."""
+        _, ids, so_far = zip(*self._walk(z), strict=True)
+        commitment = sum(apart(z, f.detach()) for f in so_far) / self.turns
+        codebook = sum(apart(z.detach(), f) for f in so_far) / self.turns
+        return Quantized(straight_through(z, so_far[-1]), [*ids], commitment, codebook)
 
 
 class Residual(_Turns):
@@ -79,18 +94,29 @@ class Residual(_Turns):
             quantizer.start(z, generator=generator)
             z = z - quantizer.lookup(quantizer.nearest(z))
 
+    @torch.no_grad()
+    def revive(self, z: Latent, *, generator: torch.Generator | None = None) -> int:
+        """`Quantizer.revive` of each codebook, on what those before leave over; how many in all."""
+        dead = 0
+        for quantizer in self.quantizers:
+            dead += quantizer.revive(z, generator=generator)
+            z = z - quantizer.lookup(quantizer.nearest(z))
+        return dead
+
 
 class WithZero(Quantizer):
     """A codebook whose first entry is 0 and stays so."""
+
+    fixed = 1
 
     def __init__(self, codes: int, width: int):
         super().__init__(codes, width)
         with torch.no_grad():
             self.entries[0] = 0
-        self.entries.register_hook(lambda grad: grad.index_fill(0, grad.new_zeros(1).long(), 0))
 
-    def _put(self, k: Int[Tensor, " n"], new: Float[Tensor, "n w"]) -> None:
-        super()._put(k[k > 0], new[k > 0])
+    def lookup(self, ids: Ids) -> Latent:
+        """The entries of these ids; 0 for id 0, which therefore learns nothing."""
+        return super().lookup(ids) * (ids > 0).unsqueeze(1)
 
 
 class MultiScale(_Turns):
@@ -115,6 +141,9 @@ class MultiScale(_Turns):
     def quantizer(self, k: int) -> Quantizer:
         return self.codebook
 
+    def ids_shape(self, first: Ids, k: int) -> tuple[int, ...]:
+        return (len(first), *self.scales[k])
+
     def down(self, rest: Latent, k: int) -> Latent:
         if rest.shape[2:] != self.scales[-1]:
             raise ValueError(f"z must end in {self.scales[-1]}, got {tuple(rest.shape)}")
@@ -137,3 +166,9 @@ class MultiScale(_Turns):
         """`Quantizer.start` of the codebook, on z itself at every scale."""
         each = [self.down(z, k).flatten(2) for k in range(self.turns)]
         self.codebook.start(torch.cat(each, 2), generator=generator)
+
+    @torch.no_grad()
+    def revive(self, z: Latent, *, generator: torch.Generator | None = None) -> int:
+        """`Quantizer.revive` of the codebook, on what every scale is asked to quantise."""
+        each = [small.flatten(2) for small, _, _ in self._walk(z)]
+        return self.codebook.revive(torch.cat(each, 2), generator=generator)
