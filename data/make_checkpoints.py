@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from data import digit_recipes, letter_recipes, word_recipes
+from data import digit_recipes, distill_recipes, letter_recipes, token_recipes, word_recipes
 from minigen import train
 
 HERE = Path(__file__).parent
@@ -25,9 +25,15 @@ RECIPES = {  # in this order: the judges come first
         word_recipes.words_reader,
         digit_recipes.digits_eps,
         digit_recipes.digits_flow,
+        distill_recipes.digits_onestep,
         word_recipes.words_mmdit,
         letter_recipes.letters_autoencoder,
         letter_recipes.letters_latent,
+        token_recipes.letters_vq,
+        token_recipes.letters_scales,
+        token_recipes.letters_raster,
+        token_recipes.letters_masked,
+        token_recipes.letters_nextscale,
     )
 }
 

@@ -7,8 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from data import digit_recipes, letter_recipes, make_checkpoints, word_recipes
-from minigen import data, ddpm, flow, judge, latent, nets, paths, targets, train
+from data import (
+    digit_recipes,
+    distill_recipes,
+    letter_recipes,
+    make_checkpoints,
+    token_recipes,
+    word_recipes,
+)
+from minigen import data, ddpm, flow, judge, latent, nets, paths, targets, tokens, train
 from minigen.train import files
 
 FOLDER = Path(__file__).parents[1] / "data"
@@ -73,6 +80,49 @@ def test_the_flow_draws_digits_in_a_few_steps():
     assert got.recall > 0.78 and got.precision > 0.92 and got.memorised < 0.01
 
 
+def test_one_call_draws_digits_as_the_flow_does_in_twenty():
+    """Its teacher in one call draws the mean of each digit; another digit's label is not read."""
+    net, old = train.rebuild(data.checkpoint("digits_onestep")), distill_recipes.teacher()
+    x = distill_recipes.draw(net, seed=7)
+    got = verdict(x)
+    assert got.accuracy > 0.97 and got.frechet < 5.5, "twenty calls have 3.6"
+    assert got.recall > 0.8 and got.precision > 0.85 and got.memorised < 0.01
+    many = verdict(distill_recipes.draw(net, seed=7, calls=4))
+    assert many.frechet < got.frechet + 0.5 and many.precision > got.precision
+    alone = lambda x, t, s, label: old(x, t, label)
+    assert verdict(distill_recipes.draw(alone, seed=7)).frechet > 30
+    other = [judge.digits(part, (torch.arange(360) + 1) % 10) for part in x.split(360)]
+    assert max(run.accuracy for run in other) < 0.05
+
+
+def test_a_student_begins_as_its_teacher_whatever_the_way():
+    old, label = distill_recipes.teacher(), torch.arange(6)
+    net, x = distill_recipes.student(old), torch.linspace(-1, 1, 6 * 64).reshape(6, 1, 8, 8)
+    t, s = torch.linspace(0.2, 1, 6), torch.linspace(0, 0.5, 6)
+    with torch.no_grad():
+        assert torch.equal(net(x, t, s, label), old(x, t, label))
+
+
+def test_the_loss_of_ways_is_0_at_the_exact_map():
+    """On straight trajectories of different speeds the mean velocity on every way is the speed."""
+    ts = distill_recipes.KNOTS.float()
+    speed = torch.linspace(-2, 3, 5).reshape(5, 1, 1, 1).expand(5, 1, 8, 8)
+    states, label = ts.reshape(1, -1, 1, 1, 1) * speed[:, None], torch.arange(5)
+    seen = []
+
+    def u(x, t, s, label):
+        assert bool((s < t).all()) and torch.allclose(x, t.reshape(5, 1, 1, 1) * speed)
+        seen.extend(zip(t.tolist(), s.tolist(), strict=True))
+        return speed
+
+    g = torch.Generator().manual_seed(0)
+    for _ in range(400):
+        loss = distill_recipes.way_loss(u, states, label, ts, g)
+        assert float(loss) < 1e-9, "not the mean velocity"
+    whole = sum(pair == (1.0, 0.0) for pair in seen) / len(seen)
+    assert 0.4 < whole < 0.65 and len({t for t, _ in seen}) == 16 == len({s for _, s in seen})
+
+
 def test_letters_come_back_from_their_latents_readable():
     """As sharp as the page says, and each from its own latents alone."""
     net, (x, label) = train.rebuild(data.checkpoint("letters_autoencoder")), data.letters("test")
@@ -104,6 +154,66 @@ def test_the_latent_flow_draws_the_letters_asked_for():
     got, other = judge.letters(x, label), judge.letters(x, (label + 1) % 26)
     assert got.accuracy > 0.85 and other.accuracy < 0.05
     assert got.frechet < 1.6  # letters themselves have 0.8, decoded ones 1.0
+
+
+@pytest.mark.parametrize("name", ["letters_vq", "letters_scales"])
+def test_letters_come_back_from_their_tokens_readable(name):
+    """And each from its own tokens alone; nearly all codes are in use."""
+    net, (x, label) = train.rebuild(data.checkpoint(name)), data.letters("test")
+    with torch.no_grad():
+        ids = net.encode(x)
+        parts = ids if isinstance(ids, list) else [ids]
+        own, turned = net.decode(ids), [part.roll(1, dims=0) for part in parts]
+        others = net.decode(turned if isinstance(ids, list) else turned[0])
+    codes = getattr(net.quantizer, "codebook", net.quantizer).codes
+    used = len(torch.cat([part.flatten() for part in parts]).unique()) / codes
+    assert used >= 0.9, f"{used:.0%} of the codes occur in the test letters"
+    psnr = letter_recipes.psnr
+    assert psnr(own, x).mean() > 24, f"PSNR {float(psnr(own, x).mean()):.1f} dB"
+    got, floor = judge.letters(own, label), judge.letters.floor()
+    assert floor.accuracy - got.accuracy < 0.02, f"{got.accuracy:.3f} are read right"
+    assert got.frechet < floor.frechet + 0.6, f"Fréchet distance {got.frechet:.2f}"
+    assert judge.letters(others, label).accuracy < 0.2, "another's tokens give the letter"
+    assert psnr(others, x).mean() < 13, "another's tokens give the image"
+
+
+@pytest.fixture(scope="module")
+def space():
+    return token_recipes.Tokens()
+
+
+ORDERS = {
+    "letters_raster": token_recipes.one_by_one,
+    "letters_masked": token_recipes.surest_first,
+    "letters_nextscale": token_recipes.scale_by_scale,
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_letters_asked_for_are_drawn_in_each_order(space, name):
+    """Not the next letter's, nor what tokens of different letters give, each at its own place."""
+    net = train.rebuild(data.checkpoint(name))
+    ids = token_recipes.drawn(ORDERS[name], net, 260, seed=7)
+    label, generator = torch.arange(260) % 26, torch.Generator().manual_seed(0)
+    mixed = ids.gather(0, torch.rand(ids.shape, generator=generator).argsort(0))
+    right = lambda ids, label: judge.letters(space.decode(ids), label).accuracy
+    assert (got := right(ids, label)) > 0.88, f"{name}: {got:.3f} are read right"
+    assert (got := right(ids, (label + 1) % 26)) < 0.05, f"{name}: {got:.3f} read as the next"
+    assert (got := right(mixed, label)) < 0.2, f"{name}: {got:.3f} of mixed tokens are read right"
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_each_order_expects_the_letter_it_is_given(space, name):
+    """Test letters cost the fewest bits with their own label, more without one, most with wrong."""
+    net, (ids, label) = train.rebuild(data.checkpoint(name)), (p[:260] for p in space.ids("test"))
+    loss = tokens.masked_loss if name == "letters_masked" else token_recipes.by_likelihood
+    cost = []
+    for given in (label, None, (label + 1) % 26):
+        model, g = tokens.given(net, given), torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            cost.append(loss(model, ids, generator=g).mean())
+    assert cost[0] < cost[1] < cost[2], f"{name}: own, no and wrong label cost {cost}"
+    assert cost[0] < 0.8 * cost[2], f"{name}: the label hardly matters, {cost}"
 
 
 def test_scaled_latents_have_variance_1_and_are_letters_again():
