@@ -34,13 +34,15 @@ from minigen.checks import (
     sde,
     solvers,
     start,
+    tokens,
     transformer,
     vae,
+    vq,
 )
 
 LECTURES = [
     start, markov, vae, ddpm, ddim, score, guidance, gan, flow, sde, edm, solvers, transformer,
-    latent,
+    latent, vq, tokens,
 ]  # fmt: skip
 MODULES = [*LECTURES, schedule, inverse]
 EXERCISES = {
