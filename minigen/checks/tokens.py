@@ -72,6 +72,9 @@ UNMASK_SLIPS = {
         chance=lambda t, s: 1 - t
     ),
     "you unmask where u is larger than the chance: it is where u lies below": _one(below=torch.gt),
+    "the chance is right, 1 − s/t, but u > s/t is its other end: unmask where u lies below it": (
+        _one(chance=lambda t, s: s / t, below=torch.gt)
+    ),
     "you unmasked all at once: at time s > 0 some are still masked, u tells which": _one(
         chance=lambda t, s: 2.0
     ),

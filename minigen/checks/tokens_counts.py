@@ -107,6 +107,8 @@ COUNT_SLIPS = {
     "in the group": _at_drops,
     "you gave each group the same share of the sum of the costs: that is not what it pays for "
     "being drawn at once": _equal_shares,
+    "costs[k] is with k tokens known; you took it with k still masked":
+        lambda costs, steps: _best(costs.flip(0), steps),
     "your counts run from the last step to the first":
         _one(answer=lambda counts, price: torch.tensor(counts[::-1])),
     "that is how many are known before each step: how many it draws is asked for":

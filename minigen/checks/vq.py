@@ -70,6 +70,23 @@ def _all_at_once(batches, entries, decay) -> Tensor:
     return _running_means(batches.flatten(0, 1)[None], entries, decay)
 
 
+def _loop(batches, entries, decay, *, means=False) -> Tensor:
+    """Only the chosen fade; or all do, and the sums take in the batch's means."""
+    counts, sums = torch.ones_like(entries[:, 0]), entries.clone()
+    for vectors in batches:
+        ids = _nearest(vectors, sums / counts[:, None])
+        fading = (
+            torch.ones_like(counts, dtype=torch.bool) if means else torch.zeros(len(counts)) > 0
+        )
+        fading[ids] = True
+        counts[fading], sums[fading] = decay * counts[fading], decay * sums[fading]
+        for k in ids.unique():
+            mine = vectors[ids == k]
+            counts[k] = counts[k] + (1 - decay) * len(mine)
+            sums[k] = sums[k] + (1 - decay) * (mine.mean(0) if means else mine.sum(0))
+    return sums / counts[:, None]
+
+
 _one = partial(partial, _running_means)
 
 
@@ -120,6 +137,10 @@ MEANS_SLIPS = {
     "you took the shares of a batch for its counts, and means over all its vectors for its sums: "
     "their sizes decide how fast the start is forgotten":
         lambda b, e, decay: _running_means(b, e, decay, new=(1 / b.shape[1], 1 / b.shape[1])),
+    "an entry's count and sum fade also in the batches that do not choose it; in yours they wait":
+        _loop,
+    "your sums take in the mean of the vectors that chose the entry, your counts their number: "
+    "their sum belongs to that": partial(_loop, means=True),
     "the sums start at the entries, in yours at 0": _one(begin=(1.0, 0.0)),
     "counts and sums start at 1 and at the entries, in yours at 0: an entry that nobody chose is "
     "0/0": _one(begin=(0.0, 0.0)),
@@ -151,10 +172,14 @@ MEANS_SLIPS = {
 
 
 def _case() -> tuple:
-    """batches, entries, decay: entries so far apart that each moves, and one that nobody picks."""
+    """batches, entries, decay: one entry is picked by nobody, one by two vectors here and there."""
     entries = draws(K, W, seed=151, std=1.2)
     entries[2] += 40
-    return draws(T, N, W, seed=152, std=1.6), entries, DECAY
+    entries[4] -= 20
+    batches = draws(T, N, W, seed=152, std=1.6)
+    for batch, few in zip((0, 3), (3, 2), strict=True):
+        batches[batch, :few] += entries[4]
+    return batches, entries, DECAY
 
 
 def running_means(function: Callable) -> None:
@@ -163,7 +188,7 @@ def running_means(function: Callable) -> None:
     Raises NotYet, or Wrong with a diagnosis.
     """
     ask("the codebook", function, _running_means, MEANS_SLIPS, *_case())
-    print(f"right: {T} batches of {N} vectors, {K} entries, one of them chosen by nobody")
+    print(f"right: {T} batches of {N} vectors, {K} entries, one chosen by nobody, one by 2 batches")
 
 
 SLIPS = {running_means: MEANS_SLIPS, least_errors: ERROR_SLIPS}

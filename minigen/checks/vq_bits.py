@@ -151,6 +151,6 @@ def least_errors(function: Callable) -> None:
     """
     variances = _variances()
     for bits in BUDGETS:
-        ask(f"the errors at {bits:g} bits", function, _errors, ERROR_SLIPS, variances, bits)
+        ask(f"your answer at {bits:g} bits", function, _errors, ERROR_SLIPS, variances, bits)
     some = ", ".join(str(_how_many(variances, bits)) for bits in BUDGETS)
     print(f"right: of {D} numbers {some} get bits, of {', '.join(map(str, BUDGETS))}")
