@@ -20,6 +20,7 @@ from minigen.checks import (
     compare,
     ddim,
     ddpm,
+    distill,
     edm,
     flow,
     gan,
@@ -42,7 +43,7 @@ from minigen.checks import (
 
 LECTURES = [
     start, markov, vae, ddpm, ddim, score, guidance, gan, flow, sde, edm, solvers, transformer,
-    latent, vq, tokens,
+    latent, vq, tokens, distill,
 ]  # fmt: skip
 MODULES = [*LECTURES, schedule, inverse]
 EXERCISES = {

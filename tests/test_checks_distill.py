@@ -100,6 +100,16 @@ def own_noise(f, path, xT, ts, z, t_min):
     return by_variances(f, path, xT, ts, torch.randn(z.shape).double(), t_min)
 
 
+def for_vp(f, path, xT, ts, z, t_min):
+    """What is missing as 1 − kept², which holds for a² + b² = 1 only."""
+    low = torch.tensor(t_min, dtype=xT.dtype)
+    y = f(xT, ts[0])
+    for t, noise in zip(ts[1:], z, strict=True):
+        keep = path.a(t) / path.a(low)
+        y = f(keep * y + noise * (1 - keep**2).sqrt(), t)
+    return y
+
+
 def all_states(f, path, xT, ts, z, t_min):
     return [f(xT, t) for t in ts]
 
@@ -144,6 +154,7 @@ def rows_meet_data(u, x0, eps, t, mid, s):
     "exercise, answer, message",
     [
         (check.multistep, own_noise, "draw nothing yourself"),
+        (check.multistep, for_vp, r"\(VP\) only"),
         (check.multistep, all_states, "got a list of 4 tensors"),
         (check.multistep, twice, "f was asked 5 times, for 4 times ts"),
         (check.multistep, as_number, r"a time, a tensor \(\) or \(B,\), got 1\.0"),

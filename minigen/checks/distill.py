@@ -8,10 +8,10 @@ from torch import Tensor
 
 from minigen.checks import Wrong, ask, draws
 from minigen.checks.distill_shortcut import SHORTCUT_SLIPS, shortcut_target
-from minigen.paths import VP
+from minigen.paths import Linear
 
 B, D, N, T_MIN = 5, 3, 4, 0.15  # samples, dimensions, calls of f, where its answers live
-PATH = VP(beta_max=3.0)  # neither a nor b is 1 or 0 anywhere on the grid
+PATH = Linear()  # a² + b² ≠ 1 between the ends: not every short cut for VP is right
 
 
 class _OneStep:
@@ -81,6 +81,9 @@ def _chained(f, path, xT, ts, z, t_min) -> Tensor:
 
 _one = partial(partial, _multistep)
 MULTISTEP_SLIPS = {
+    "that is √(1 − (a_t/a_min)²), right for a² + b² = 1 (VP) only: the path may be any": _one(
+        std=lambda a, b, a_min, b_min: torch.sqrt(1 - (a / a_min) ** 2)
+    ),
     "you put the whole of b_t back: the answer lives at t_min and has noise of its own, whose "
     "share is to be left out": _one(std=lambda a, b, a_min, b_min: b),
     "that is √(b_t² − b_min²): on the way from t_min to t the answer's own noise shrinks with the "
@@ -107,6 +110,13 @@ MULTISTEP_SLIPS = {
     "you keep a_t of the answer: it has a_min of the data already, so a_t/a_min is kept": _one(
         keep=lambda a, a_min: a
     ),
+    "you keep a_t of the answer and of its noise: it has a_min of the data already, so a_t/a_min "
+    "is kept of both": _one(
+        keep=lambda a, a_min: a, std=lambda a, b, a_min, b_min: torch.sqrt(b**2 - (a * b_min) ** 2)
+    ),
+    "that is √(σ_t² − σ_min²), the noise of x/a: times a_t it is that of x_t": _one(
+        std=lambda a, b, a_min, b_min: torch.sqrt((b / a) ** 2 - (b_min / a_min) ** 2)
+    ),
     "your signal grows, a_min/a_t: from t_min to t it shrinks, by a_t/a_min": _one(
         keep=lambda a, a_min: a_min / a
     ),
@@ -124,6 +134,9 @@ MULTISTEP_SLIPS = {
     "you asked f at ts[0] each time: the state has the noise of the new time": _one(
         asked=lambda t, before, ts: ts[0]
     ),
+    "you asked f at the last time each time: the state has the noise of the new time": _one(
+        asked=lambda t, before, ts: ts[-1]
+    ),
     "that is the last noisy state: f has still to be asked there": _one(last=False),
     "your walk leaves the last time of ts out": _one(times=lambda ts: (ts[0], ts[1:-1])),
     "your walk begins twice at ts[0], and the last time is left out: z[0] leads from the first "
@@ -135,6 +148,7 @@ MULTISTEP_SLIPS = {
         fresh=lambda z, i, xT: z[len(z) - 1 - i]
     ),
     "you put the same noise back each time: z[i] is the i-th": _one(fresh=lambda z, i, xT: z[0]),
+    "you put the last noise back each time: z[i] is the i-th": _one(fresh=lambda z, i, xT: z[-1]),
     "you put xT back as the noise: z is there for that": _one(fresh=lambda z, i, xT: xT),
     "that is the answer of one step: ts has more times": _only,
     "you gave f its own answers without noise: each belongs to t_min, not to the next time": (
