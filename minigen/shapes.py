@@ -130,6 +130,14 @@ def check_length(c: Tensor, x: Tensor, what: str) -> None:
         raise ValueError(f"{len(c)} {what} were given for a batch of {len(x)}")
 
 
+def outside(ids: Tensor, limit: int) -> int | None:
+    """The worst of some whole numbers that is not in 0 … limit − 1; None where all are."""
+    low, high = (int(x) for x in ids.aminmax())
+    if low < 0:
+        return low
+    return high if high >= limit else None
+
+
 def check_label(label, classes: int | None = None) -> None:
     """Raises TypeError unless label is an int or an int64 tensor () or (B,); ValueError outside."""
     whole = isinstance(label, Tensor) and label.dtype in (torch.int64, torch.int32)

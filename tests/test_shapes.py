@@ -155,3 +155,8 @@ def test_no_derivative_of_ours_warns_of_torchs_own_jit(run_python):
         start + "from minigen import distill; t = torch.rand(3)\n"
         "distill.mean_flow_loss(lambda x, t, s: x * t[:, None], x, x + 1, t, t / 2)"
     )
+
+
+def test_the_worst_number_out_of_range_is_found():
+    for ids, wrong in (([0, 2], None), ([2, 3], 3), ([5, -1], -1), ([-2, -1], -2), ([4, 7], 7)):
+        assert shapes.outside(torch.tensor(ids), 3) == wrong, ids

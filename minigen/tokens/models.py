@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from minigen.nets import Rebuildable
-from minigen.shapes import Label, check_count, check_label, readable
+from minigen.shapes import Label, check_count, check_label, outside, readable
 from minigen.transformer import Block, attention
 
 from .orders import Ids, Logits
@@ -20,9 +20,8 @@ def check_ids(ids: Ids, length: int, values: int) -> None:
     if ids.ndim != 2 or ids.shape[1] != length:
         raise ValueError(f"ids must be (B, {length}), got {tuple(ids.shape)}")
     if readable(ids) and ids.numel():
-        low, high = (int(x) for x in ids.aminmax())
-        if low < 0 or high > values:
-            wrong = low if low < 0 else high
+        wrong = outside(ids, values + 1)
+        if wrong is not None:
             raise ValueError(
                 f"token {wrong} is out of range for {values} values ({values} is the mask token)"
             )

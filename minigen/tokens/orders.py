@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from minigen.shapes import check_count, check_generator
+from minigen.shapes import check_count, check_generator, outside
 
 Ids = Int[Tensor, "B N"]
 Logits = Float[Tensor, "B N V"]
@@ -27,9 +27,8 @@ def logits_of(model: Model, ids: Ids) -> Logits:
 
 def _whole(ids: Ids, values: int) -> None:
     """Raises ValueError unless every token is known."""
-    low, high = (int(x) for x in ids.aminmax())
-    if low < 0 or high >= values:
-        wrong = low if low < 0 else high
+    wrong = outside(ids, values)
+    if wrong is not None:
         said = " (the mask token)" if wrong == values else ""
         raise ValueError(f"token {wrong}{said} is out of range for {values} values")
 

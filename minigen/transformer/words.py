@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from minigen.shapes import check_count, readable
+from minigen.shapes import check_count, outside, readable
 
 from .attention import Mix, Project, attention, joined
 from .dit import Block, Rows, Tokenised, Tokens, perceptron, plain_norm, steered, zeroed
@@ -56,10 +56,10 @@ class Captioned(Tokenised):
                 f"the caption has {label.shape[1]} tokens, this net reads {self.length} at most"
             )
         if readable(label) and label.numel():
-            low, high = (int(x) for x in label.aminmax())
-            if low < 0 or high > self.words:
+            wrong = outside(label, self.words + 1)
+            if wrong is not None:
                 raise ValueError(
-                    f"token {low if low < 0 else high} is out of range for a net of {self.words} "
+                    f"token {wrong} is out of range for a net of {self.words} "
                     f"words, 0 … {self.words - 1} ({self.words} is the null token)"
                 )
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from minigen.shapes import check_batch, check_count, check_generator, readable, wide
+from minigen.shapes import check_batch, check_count, check_generator, outside, readable, wide
 
 Latent = Float[Tensor, "B w ..."]
 
@@ -156,9 +156,8 @@ def check_ids(ids: Tensor, codes: int) -> None:
         got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
         raise TypeError(f"ids must be an int64 tensor, got {got}")
     if readable(ids) and ids.numel():
-        low, high = (int(x) for x in ids.aminmax())
-        if low < 0 or high >= codes:
-            wrong = low if low < 0 else high
+        wrong = outside(ids, codes)
+        if wrong is not None:
             raise ValueError(f"id {wrong} is out of range for {codes} codes")
 
 
