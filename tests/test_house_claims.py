@@ -7,7 +7,7 @@ import nbformat
 
 ROOT = Path(__file__).parents[1]
 CLAIMS = ROOT / "benchmarks" / "claims"
-NAMES = {p.stem for p in CLAIMS.glob("*.py")} - {"__main__"}
+NAMES = {p.stem for p in CLAIMS.glob("[!_]*.py")}
 
 
 def quoted() -> set[str]:

@@ -1,25 +1,50 @@
-"""Lecture 16: one call on the ring of eight, every method for the same CPU time.
+"""Lecture 16: one call on the ring of eight, for the same CPU time: the baselines and the dummies.
 
-Radius 1.5, standard deviation 0.12, on the linear path; one net u(x, t, s) for all, three seeds,
-18 seconds of one core each, teachers' calls included (not a trained teacher's own training:
-that is the row "flow matching"). Columns: steps; RMS distance to the exact flow map Φ(eps, 1, 0)
-after 1, 2 and 4 calls, and the share of samples within three standard deviations of a heap (the law
-has 0.989). Consistency models put fresh noise back, so more than one call has no map. Dummies: a
-draw of the data in place of the map, and the data's mean.
+Radius 1.5, standard deviation 0.12, on the linear path; one net u(x, t, s) for all methods of this
+script and of distill_ring_consistency and distill_ring_means, three seeds, 45 seconds of one core
+for each, teachers' calls and simulation included (reflow's trained teacher is the row "flow
+matching", its own time not counted). Columns: steps; RMS distance to the exact flow map Φ(eps, 1,
+0) after 1, 2 and 4 calls; the mean of cos 8θ over the answers' angles, 0 for a circle. Dummies:
+each noise's angle at the ring's radius, also with the law's spread of radii; the centre of the heap
+in whose sector the noise lies, which knows the heaps and nothing within them; a draw of the data;
+the data's mean. The row "exact map" says what the law's own cos 8θ is.
 """
 
 import copy
-import time
+import math
 
 import torch
+from torch import nn
 
-from minigen import distill, flow, nets, oracle, paths, targets
+from benchmarks.claims import _seconds
+from minigen import distill, flow, oracle, paths, targets, train
 
-SEEDS, BUDGET, B, N, POOL = 3, 18.0, 512, 4000, 65_536
+SEEDS, BUDGET, B, N, POOL = 3, 45.0, 256, 4000, 65_536
 LINEAR, STD = paths.Linear(), 0.12
 LAW = oracle.GaussianMixture.ring(8, 1.5, STD)
 EXACT = LAW.denoiser(LINEAR)
 CALLS = 1, 2, 4
+EPS = torch.randn(N, 2, generator=torch.Generator().manual_seed(99))
+
+
+class Net(nn.Module):
+    """The mean velocity u(x, t, s): random waves of (x, t, t − s), and two layers on them."""
+
+    def __init__(self, waves=64, hidden=128):
+        super().__init__()
+        numbers = torch.randn(4, waves) * torch.tensor([1.5, 1.5, 0.5, 0.5])[:, None]
+        self.register_buffer("numbers", numbers)
+        self.register_buffer("phases", 2 * math.pi * torch.rand(waves))
+        self.layers = nn.Sequential(
+            *(nn.Linear(4 + waves, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()),
+            nn.Linear(hidden, 2),
+        )
+        nn.init.zeros_(self.layers[-1].weight)
+
+    def forward(self, x, t, s):
+        t, s = (time.reshape(-1, 1).expand(len(x), 1) for time in (t, s))
+        seen = torch.cat([x, t, t - s], 1)
+        return self.layers(torch.cat([seen, torch.cos(seen @ self.numbers + self.phases)], 1))
 
 
 def exact_map(eps, n=200):
@@ -29,112 +54,52 @@ def exact_map(eps, n=200):
     return x.float()
 
 
-def fresh():
-    """The net of all methods; slow features of time, for some take its slope."""
-    slow = nets.Sinusoidal(16, lowest=0.5, highest=8.0)
-    return distill.TwoTimes(2, hidden=128, depth=3, embedding=slow)
-
-
-def to_zero(net):
-    """f(x, t) = x − t u(x, t, 0), which is x at t = 0 whatever the net."""
-    return lambda x, t: x - t.reshape(-1, 1) * net(x, t, torch.zeros_like(t))
+def still(net):
+    """u(x, t, t), whatever the way."""
+    return lambda x, t, s: net(x, t, t)
 
 
 def velocity(net):
     """The net's u(x, t, t) as a denoiser of the linear path."""
-    u = lambda x, t, label=None: net(x, t, t)
-    return paths.denoiser(u, LINEAR, targets.velocity)
+    return paths.denoiser(lambda x, t, label=None: net(x, t, t), LINEAR, targets.velocity)
 
 
-def trained(loss, net, budget=BUDGET, lr=2e-3):
-    """The average of net's weights after `budget` CPU-s of loss(net, share of it spent): (B,)."""
-    adam = torch.optim.Adam(net.parameters(), lr=lr)
-    average, begun, steps = copy.deepcopy(net), time.process_time(), 0
-    while (spent := (time.process_time() - begun) / budget) < 1:
-        rate = lr * min(1, (steps + 1) / 100) * (1 - 0.98 * spent)
-        adam.param_groups[0]["lr"] = rate
-        adam.zero_grad()
-        loss(net, spent).mean().backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        adam.step()
-        steps += 1
-        with torch.no_grad():
-            pairs = [*average.parameters()], [*net.parameters()]
-            torch._foreach_lerp_(*pairs, 1 - min(0.998, 1 - 1 / (steps / 4 + 1)))
-    return average, steps
+def trained(loss, net, budget=BUDGET, lr=3e-3):
+    """The average of net's weights after `budget` CPU-s of loss(net, share of it spent), its steps.
 
-
-def robust(squares):
-    """√(d² + c²) − c, in place of squares: a few pairs across two heaps would decide them."""
-    return (squares + 1e-4).sqrt()
+    The loss has a value for each sample.
+    """
+    ema = train.Ema(net, 0.998)
+    part = lambda spent: loss(net, spent)
+    steps = _seconds.fit(part, net, budget, lr, warmup=100, ema=ema, clip=1.0)
+    average = copy.deepcopy(net)
+    ema.copy_to(average)
+    return average.requires_grad_(False), steps
 
 
 def draws(g):
-    """Functions of the share spent: data and noise; two times s < t; a pair of neighbours."""
+    """Functions of nothing: data and noise, B of each; B times in [0, 1)."""
     both = lambda: (LAW.sample(B, generator=g)[0], torch.randn(B, 2, generator=g))
-    rand = lambda: torch.rand(B, generator=g)
-
-    def ways():
-        t, s = rand(), rand()
-        return torch.maximum(t, s), torch.minimum(t, s).where(rand() < 0.5, torch.maximum(t, s))
-
-    def neighbours(spent):
-        n = int(10 + 150 * spent)
-        i = torch.randint(1, n + 1, (B,), generator=g)
-        return i / n, (i - 1) / n, n
-
-    return both, rand, ways, neighbours
+    return both, lambda: torch.rand(B, generator=g)
 
 
-def losses(g, teacher):
-    """name: loss(net, spent) -> (B,), of those that are trained in one go."""
-    both, rand, ways, neighbours = draws(g)
-    exact_u = flow.velocity(EXACT, LINEAR)
+def matching(g):
+    """The loss of flow matching, loss(net, spent)."""
+    both, rand = draws(g)
 
-    def consistency(guide):
-        def loss(net, spent):
-            (t, s, n), f = neighbours(spent), to_zero(net)
-            return n**0.5 * robust(
-                distill.consistency_loss(f, f, LINEAR, *both(), t, s, teacher=guide)
-            )
-
-        return loss
-
-    def mean_flow(oracle_v):
-        def loss(net, spent):
-            (x0, eps), (t, s) = both(), ways()
-            if oracle_v:  # the pair on whose line lies xt, and whose velocity is the mean one
-                t = t.clamp(min=1e-3)
-                s, xt, row = torch.minimum(s, t), LINEAR.mix(x0, eps, t), t[:, None]
-                v = exact_u(xt, t)
-                x0, eps = xt - row * v, xt + (1 - row) * v
-            squares = distill.mean_flow_loss(net, x0, eps, t, s)
-            return squares / (squares.detach() + 1e-2).sqrt()
-
-        return loss
-
-    def matching(net, spent):
+    def loss(net, spent):
         (x0, eps), t = both(), rand()
         return flow.loss(lambda x, t, label: net(x, t, t), x0, eps, t)
 
-    def shortcut(net, spent):
-        x0, eps = both()
-        m = B // 4
-        half = 0.5 ** torch.randint(1, 7, (m,), generator=g)
-        t = 2 * half + (1 - 2 * half) * rand()[:m]
-        with torch.no_grad():
-            x, row = LINEAR.mix(x0[:m], eps[:m], t), half[:, None]
-            one = net(x, t, t - half)
-            goal = (one + net(x - row * one, t - half, (t - 2 * half).clamp(min=0))) / 2
-        joined = (net(x, t, (t - 2 * half).clamp(min=0)) - goal).square().mean(1)
-        t = rand()[m:]
-        still = flow.loss(lambda x, t, label: net(x, t, t), x0[m:], eps[m:], t)
-        return torch.cat([joined, still])
+    return loss
 
+
+def regression(g):
+    """The exact map itself, on noises that are simulated once, within the budget."""
     pool = []
 
-    def regression(net, spent):
-        if not pool:  # within the budget
+    def loss(net, spent):
+        if not pool:
             eps = torch.randn(POOL, 2, generator=g)
             *_, x = flow.heun(EXACT, LINEAR, eps, flow.grid(40, shift=0.5))
             pool.extend((eps, x))
@@ -142,118 +107,94 @@ def losses(g, teacher):
         eps, x = (part[row] for part in pool)
         return (net(eps, one, 0 * one) - (eps - x)).square().mean(1)
 
-    return {
-        "consistency, from data": consistency(None),
-        "consistency, exact teacher": consistency(EXACT),
-        "consistency, trained teacher": consistency(velocity(teacher)),
-        "mean flow, v from data": mean_flow(False),
-        "mean flow, exact v": mean_flow(True),
-        "shortcut": shortcut,
-        "the exact map by regression": regression,
-    }, matching
-
-
-def progressive(g, halvings=6):
-    """64 steps of the exact teacher halved to 1: {calls: net}, the steps of all trainings."""
-    both, _, _, _ = draws(g)
-    net, guide, found, total = fresh(), EXACT, {}, 0
-    for k in reversed(range(halvings)):
-        n = 2**k
-
-        def loss(net, spent, n=n, guide=guide):
-            t = torch.randint(1, n + 1, (B,), generator=g) / n
-            xt = LINEAR.mix(*both(), t)
-            s = (t - 1 / n).clamp(min=0)
-            x0 = distill.progressive_target(guide, LINEAR, xt, t, t - 0.5 / n, s)
-            return ((to_zero(net)(xt, t) - x0) / t[:, None]).square().mean(1)
-
-        net, steps = trained(loss, net, BUDGET / halvings)
-        found[n], total = copy.deepcopy(net), total + steps
-        guide = to_zero(found[n])
-    return found, total
+    return loss
 
 
 def reflow(g, teacher):
-    """The teacher trained on, on lines between the ends of its own trajectories."""
+    """Lines between the ends of a trained teacher's trajectories, simulated within the budget."""
     pool = []
 
     def loss(net, spent):
-        if not pool:  # within the budget
+        if not pool:
             eps = torch.randn(POOL // 4, 2, generator=g)
             pool.extend(flow.reflow_pairs(velocity(teacher), eps, flow.grid(10, shift=0.5)))
         row, t = torch.randint(POOL // 4, (B,), generator=g), torch.rand(B, generator=g)
         x0, eps = (part[row] for part in pool)
         return flow.loss(lambda x, t, label: net(x, t, t), x0, eps, t)
 
-    return trained(loss, copy.deepcopy(teacher))
-
-
-def near(x):
-    """The share of points within three standard deviations of a heap."""
-    return float((torch.cdist(x, LAW.means).amin(1) < 3 * STD).double().mean())
+    return loss
 
 
 def rms(x, goal):
     return float((x - goal).square().sum(1).mean().sqrt())
 
 
-def jumps(u, eps, calls):
-    *_, x = distill.jump(u, eps, flow.grid(calls))
+def heaps(x):
+    """The mean of cos 8θ: 1 for the heaps' centres, 0 for a ring; the centre of all has none."""
+    eighth = torch.cos(8 * torch.atan2(x[:, 1], x[:, 0]))
+    return float(eighth.where(x.norm(dim=1) > 0, torch.nan).mean())
+
+
+def jumps(u, calls):
+    *_, x = distill.jump(u, EPS, flow.grid(calls))
     return x
 
 
-def rows(seed, eps, goal):
-    """name: (steps, RMS after 1, 2, 4 calls, share near a heap after each)."""
+def dummies(g):
+    """name: answers to EPS."""
+    radius = EPS.norm(dim=1, keepdim=True)
+    moved = 1.5 + STD / 0.65 * (radius - 1.25)  # a noise's radius is 1.25 ± 0.65
+    return {
+        "dummy: a circle": 1.5 * EPS / radius,
+        "dummy: a circle with spread": moved * EPS / radius,
+        "dummy: the sector's centre": LAW.means[torch.cdist(EPS, LAW.means).argmin(1)],
+        "dummy: a draw of the data": LAW.sample(N, generator=g)[0],
+        "dummy: the data's mean": torch.zeros(N, 2),
+    }
+
+
+def seeded(seed):
     torch.manual_seed(seed)
-    g = torch.Generator().manual_seed(seed)
-    table = {}
-    still = lambda net: lambda x, t, s: net(x, t, t)
-    long = lambda net: lambda x, t, s: net(x, t, 0 * t)
-
-    def put(name, steps, points, has_map=True):
-        far = [rms(x, goal) if has_map or i == 0 else float("nan") for i, x in enumerate(points)]
-        table[name] = [steps, *far, *map(near, points)]
-
-    _, matching = losses(g, fresh())
-    teacher, steps = trained(matching, fresh())
-    put("flow matching", steps, [jumps(still(teacher), eps, n) for n in CALLS])
-    put("… 8, 32 calls", steps, [jumps(still(teacher), eps, n) for n in (8, 32)])
-    for name, loss in losses(g, teacher)[0].items():
-        net, steps = trained(loss, fresh())
-        if name.startswith("consistency"):
-            times = [torch.linspace(1, 0, n + 1)[:-1] for n in CALLS]
-            walks = [distill.multistep(to_zero(net), LINEAR, eps, ts, generator=g) for ts in times]
-            put(name, steps, [[*walk][-1] for walk in walks], False)
-        elif name.endswith("regression"):
-            put(name, steps, [jumps(net, eps, 1)])
-        else:
-            put(name, steps, [jumps(net, eps, n) for n in CALLS])
-    found, steps = progressive(g)
-    put("progressive, exact teacher", steps, [jumps(long(found[n]), eps, n) for n in CALLS])
-    net, steps = reflow(g, teacher)
-    put("reflow", steps, [jumps(still(net), eps, n) for n in CALLS])
-    put("dummy: a draw of the data", 0, [LAW.sample(N, generator=g)[0]])
-    put("dummy: the data's mean", 0, [torch.zeros(N, 2)])
-    return table
+    return torch.Generator().manual_seed(seed)
 
 
-def main():
-    eps = torch.randn(N, 2, generator=torch.Generator().manual_seed(99))
-    goal = exact_map(eps)
-    assert rms(exact_map(eps, 100), goal) < 3e-4, "the exact map needs more steps"
-    heads = "RMS, 1 call", "2 calls", "4 calls", "near, 1", "near, 2", "near, 4"
-    print(f"{'':30s}{'steps':>8s}" + "".join(f"{head:>16s}" for head in heads), flush=True)
-    tables = [rows(seed, eps, goal) for seed in range(SEEDS)]
-    for name in tables[0]:
-        runs = torch.tensor([table[name] for table in tables], dtype=torch.double)
-        k = (runs.shape[1] - 1) // 2
-        mean, error = runs.mean(0).tolist(), (runs.std(0) / SEEDS**0.5).tolist()
-        cells = [
-            "" if m != m else f"{m:.3f} ± {e:.3f}" for m, e in zip(mean[1:], error[1:], strict=True)
-        ]
-        cells = cells[:k] + [""] * (3 - k) + cells[k:]
-        print(f"{name:30s}{mean[0]:8.0f}" + "".join(f"{cell:>16s}" for cell in cells))
+def rows(seed):
+    """name: (steps, answers after 1, 2, 4 calls, has it a map)."""
+    g = seeded(seed)
+    teacher, n = trained(matching(g), Net())
+    u = still(teacher)
+    table = {"flow matching": (n, [jumps(u, k) for k in CALLS])}
+    table["… 8, 16, 32 calls"] = n, [jumps(u, k) for k in (8, 16, 32)]
+    net, n = trained(reflow(g, teacher), copy.deepcopy(teacher).requires_grad_(True))
+    table["reflow"] = n, [jumps(still(net), k) for k in CALLS]
+    net, n = trained(regression(g), Net())
+    table["the exact map by regression"] = n, [jumps(net, 1)]
+    return table | {name: (0, [x]) for name, x in dummies(g).items()}
+
+
+def show(rows):
+    """The table of rows(seed), mean ± standard error over seeds."""
+    goal = exact_map(EPS)
+    assert rms(exact_map(EPS, 100), goal) < 3e-4, "the exact map needs more steps"
+    heads = "RMS, 1 call", "2 calls", "4 calls", "cos 8θ, 1", "2 calls", "4 calls"
+    print(f"{'':31s}{'steps':>6s}" + "".join(f"{head:>16s}" for head in heads), flush=True)
+    tables = [rows(seed) for seed in range(SEEDS)]
+    empty = [""] * len(CALLS)
+    for name, (_, _, *mapless) in tables[0].items():
+        runs = [table[name] for table in tables]
+        steps = sum(run[0] for run in runs) / SEEDS
+        points = [run[1] for run in runs]
+        far = [[rms(x, goal) for x in run] for run in points]
+        far = [run[:1] for run in far] if mapless else far
+        cells = []
+        for part in far, [[heaps(x) for x in run] for run in points]:
+            part = torch.tensor(part, dtype=torch.double)
+            pairs = zip(part.mean(0).tolist(), (part.std(0) / SEEDS**0.5).tolist(), strict=True)
+            said = ["" if mean != mean else f"{mean:.3f} ± {error:.3f}" for mean, error in pairs]
+            cells += (said + empty)[: len(empty)]
+        print(f"{name:31s}{steps:6.0f}" + "".join(f"{cell:>16s}" for cell in cells))
+    print(f"{'exact map':31s}{'':6s}{'':48s}{heaps(goal):16.3f}")
 
 
 if __name__ == "__main__":
-    main()
+    show(rows)

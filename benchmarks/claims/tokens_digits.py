@@ -35,11 +35,11 @@ KINDS = {
 
 def cost(net, ids, label, generator, draws=1):
     """−log P(levels) of each digit, in nats, or the masked bound's estimate."""
-    model = (lambda x: net(x, label)) if getattr(net, "classes", None) else net
-    if isinstance(net, tokens.MaskedTransformer):
-        runs = [tokens.masked_loss(model, ids, generator=generator) for _ in range(draws)]
-        return torch.stack(runs).mean(0)
-    return torch.nn.functional.cross_entropy(model(ids).mT, ids, reduction="none").sum(1)
+    model = tokens.given(net, label) if getattr(net, "classes", None) else net
+    if getattr(net, "causal", False):
+        return tokens.nll(model, ids)
+    runs = [tokens.masked_loss(model, ids, generator=generator) for _ in range(draws)]
+    return torch.stack(runs).mean(0)
 
 
 def trained(make, seed):

@@ -16,11 +16,11 @@ tilt p^(1/T)/Z, whose entropy it would share if they were one.
 
 import itertools
 import math
-import time
 
 import torch
 
-from minigen import oracle, tokens, train
+from benchmarks.claims import _seconds
+from minigen import oracle, tokens
 
 SEEDS, SECONDS, N = 3, 60.0, 9
 LAW = oracle.TokenTable.ising(3, 3, 0.5, torch.eye(9)[0] * 0.15)
@@ -53,14 +53,10 @@ def trained(kind, loss, seed):
     """A network after so many CPU-seconds, and its steps."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    net, start = kind(2, N, width=64, depth=2), time.process_time()
-    spent = lambda: (time.process_time() - start) / SECONDS
-    batch = lambda: loss(net, LAW.sample(128, generator=generator), generator).mean() / N
-    rate = lambda n: 3e-3 * max(1 - 0.98 * spent(), 0.02)
-    run = train.fit(batch, net, steps=10**6, lr=rate, progress=False)
-    while spent() < 1:
-        next(run)
-    return net.requires_grad_(False), run.step
+    net = kind(2, N, width=64, depth=2)
+    batch = lambda _: loss(net, LAW.sample(128, generator=generator), generator) / N
+    steps = _seconds.fit(batch, net, SECONDS, 3e-3)
+    return net.requires_grad_(False), steps
 
 
 def answers(model):

@@ -16,6 +16,7 @@ import time
 
 import torch
 
+from benchmarks.claims import _seconds
 from data.token_recipes import Tokens, flat, unknown
 from minigen import data, guidance, judge, tokens, train
 
@@ -30,21 +31,17 @@ def trained(kind, length, loss, seed):
     """The averaged weights of a network after so many CPU-seconds."""
     torch.manual_seed(seed)
     g = torch.Generator().manual_seed(seed)
-    net, start = kind(SPACE.codes, length, **SIZE), time.process_time()
+    net = kind(SPACE.codes, length, **SIZE)
     ema, batches = train.Ema(net, 0.99), data.batches(*LETTERS, size=16, generator=g)
-    spent = lambda: (time.process_time() - start) / SECONDS
 
-    def nats():
+    def nats(_):
         ids, label = next(batches)
         label = guidance.drop_label(label, 0.1, net.classes, generator=g)
-        return loss(tokens.given(net, label), ids, g).mean() / ids.shape[1]
+        return loss(tokens.given(net, label), ids, g) / ids.shape[1]
 
-    rate = lambda n: 3e-3 * min(1, (n + 1) / 20) * max(1 - 0.95 * spent(), 0.05)
-    run = train.fit(nats, net, steps=10**6, lr=rate, clip=1.0, ema=ema, progress=False)
-    while spent() < 1:
-        next(run)
+    steps = _seconds.fit(nats, net, SECONDS, 3e-3, warmup=20, last=0.05, ema=ema, clip=1.0)
     ema.copy_to(net)
-    return net.requires_grad_(False), run.step
+    return net.requires_grad_(False), steps
 
 
 def exact(model, ids, generator):

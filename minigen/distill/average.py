@@ -16,21 +16,14 @@ from minigen.shapes import (
     check_batch,
     check_grid,
     check_pair,
-    check_times,
     clock,
     forward_mode,
     like,
-    readable,
 )
 
+from .progressive import check_order
+
 Velocity = Callable[[X, Time, Time], X]  # u(x, t, s): the mean velocity on the way from t to s
-
-
-def _check_way(t: Time, s: Time, x: X) -> None:
-    """Raises ValueError for s > t, times for x."""
-    check_times(s, x)
-    if readable(t) and bool((s > t).any()):
-        raise ValueError(f"the way goes from t back to s and needs s ≤ t, got t = {t}, s = {s}")
 
 
 class TwoTimes(ResMLP):
@@ -49,7 +42,7 @@ class TwoTimes(ResMLP):
     def forward(self, xt: X, t: Time, s: Time, label: Label | int | None = None) -> X:
         """The mean velocity from t to s, times () or (B,) each."""
         rows = self.time_rows(xt, t)
-        _check_way(t, s, xt)
+        check_order(t, s, xt, still=True)
         rows = rows + self.way(self.embedding((t - s).reshape(-1)).to(self.way.weight.dtype))
         if self.label is not None:
             rows = rows + self._embed_label(label, len(xt))
@@ -62,11 +55,11 @@ def mean_flow_loss(u: Velocity, x0: X, eps: X, t: Time, s: Time) -> Float[Tensor
     """‖u(xt, t, s) − sg(v − (t − s) du/dt)‖²/D for each sample, v = eps − x0, on the linear path.
 
     du/dt is the derivative along (v, 1, 0) in (x, t, s), by the one jvp that gives u too. At s = t
-    it is `flow.loss`; a usual batch has some of these. Its least value is not 0, for v varies where
-    its mean does not. Raises ValueError for s > t. [Geng et al. 2025, eq. 6 and 9]
+    it is `flow.loss`; a usual batch has some of these. At the exact u it is not 0, for v varies
+    where its mean does not. Raises ValueError for s > t. [Geng et al. 2025, eq. 6 and 9]
     """
     check_pair(x0, eps, t)
-    _check_way(t, s, x0)
+    check_order(t, s, x0, still=True)
     xt, v = Linear().mix(x0, eps, t), eps - x0
     t = t.contiguous()  # jvp takes no tensor whose numbers share memory, such as t.expand(B)
     forward_mode()

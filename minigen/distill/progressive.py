@@ -7,12 +7,15 @@ from minigen.paths import GaussianPath, reading
 from minigen.shapes import Denoiser, Time, X, check_batch, check_times, like, readable
 
 
-def check_order(t: Time, s: Time, x: X) -> None:
-    """Raises ValueError unless s < t, times for x."""
+def check_order(t: Time, s: Time, x: X, still: bool = False) -> None:
+    """Raises ValueError unless s < t, times for x, or s ≤ t where a way may stand still."""
     check_times(t, x)
     check_times(s, x)
-    if readable(t) and not bool((s < t).all()):
-        raise ValueError(f"a step goes back in time and needs s < t, got t = {t}, s = {s}")
+    if readable(t) and not bool(((s <= t) if still else (s < t)).all()):
+        sign = "≤" if still else "<"
+        raise ValueError(
+            f"the way goes from t back to s and needs s {sign} t, got t = {t}, s = {s}"
+        )
 
 
 def step(denoise: Denoiser, path: GaussianPath, xt: X, t: Time, s: Time) -> X:
