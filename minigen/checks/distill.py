@@ -117,6 +117,11 @@ MULTISTEP_SLIPS = {
     "that is √(σ_t² − σ_min²), the noise of x/a: times a_t it is that of x_t": _one(
         std=lambda a, b, a_min, b_min: torch.sqrt((b / a) ** 2 - (b_min / a_min) ** 2)
     ),
+    "you keep (a_t/a_min)² of the answer: its signal shrinks by a_t/a_min, its variance by the "
+    "square": _one(keep=lambda a, a_min: (a / a_min) ** 2),
+    "that is b_t² plus what is left of the answer's noise: this is in x_t already, take it off": (
+        _one(std=lambda a, b, a_min, b_min: torch.sqrt(b**2 + (a / a_min * b_min) ** 2))
+    ),
     "your signal grows, a_min/a_t: from t_min to t it shrinks, by a_t/a_min": _one(
         keep=lambda a, a_min: a_min / a
     ),

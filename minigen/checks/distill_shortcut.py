@@ -67,6 +67,10 @@ def _end(u, x0, eps, t, mid, s) -> Tensor:
     return xt - _column(t - s) * _shortcut(u, x0, eps, t, mid, s, still=lambda x0, eps, j: j)
 
 
+def _halfway(u, x0, eps, t, mid, s) -> Tensor:
+    return _shortcut(u, x0, eps, t, (t + s) / 2, s)
+
+
 def _first_for_all(u, x0, eps, t, mid, s) -> Tensor:
     return _shortcut(u, x0, eps, *(c[:1].expand_as(c) for c in (t, mid, s)))
 
@@ -84,6 +88,10 @@ _pair = lambda share: lambda t, mid, s: (torch.full_like(t, share), torch.full_l
 SHORTCUT_SLIPS = {
     "you took the plain mean of the two velocities: that is right only for a mid halfway; each "
     "counts for its share of the way": _one(shares=_pair(0.5)),
+    "you went by way of the middle, (t + s)/2: `mid` is given, anywhere between": _halfway,
+    "that is divided by t, and the way is t − s long": _one(
+        shares=lambda t, mid, s: ((t - mid) / t, (mid - s) / t)
+    ),
     "your shares are swapped: the first velocity holds from t to mid": _one(
         shares=lambda t, mid, s: _shares(t, mid, s)[::-1]
     ),

@@ -1,8 +1,8 @@
 """One step: the flow map of the probability-flow ODE, learned.
 
-Φ(x, t, s) is where the ODE takes x from time t to time s. Three identities say what it is, and each
-is a loss: two maps in a row are one (`progressive`), the map's value is the same all along a
-trajectory (`consistency`), and its slope is the velocity (`average`, of mean flows).
+Φ(x, t, s) is where the ODE takes x from time t to time s. Two of its identities are losses here:
+two maps in a row are one (`progressive`), and the end stays when the start moves along its
+trajectory (`consistency`, where the end is data; `average`, of mean flows, for any end).
 """
 
 from .average import TwoTimes, jump, mean_flow_loss
