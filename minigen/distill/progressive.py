@@ -8,8 +8,10 @@ from minigen.shapes import Denoiser, Time, X, check_batch, check_times, like, re
 
 
 def check_order(t: Time, s: Time, x: X, still: bool = False) -> None:
-    """Raises ValueError unless s < t, times for x, or s ≤ t where a way may stand still."""
-    check_times(t, x)
+    """Raises ValueError unless s is a time for x and s < t, or s ≤ t where a way may stand still.
+
+    That t is one the caller has seen.
+    """
     check_times(s, x)
     if readable(t) and not bool(((s <= t) if still else (s < t)).all()):
         sign = "≤" if still else "<"
@@ -39,6 +41,7 @@ def progressive_target(
     [Salimans & Ho 2022, appendix G]
     """
     check_batch(xt, "xt")
+    check_times(t, xt)
     check_order(t, mid, xt)
     check_order(mid, s, xt)
     with torch.no_grad():
