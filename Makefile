@@ -26,7 +26,7 @@ lab: $(READY) ## open JupyterLab on the lectures
 test: lint ## check style, run the unit tests and every notebook
 	$(BIN)/python -m pytest
 
-test-browser: $(BROWSER) $(SITE) ## run each lecture in JupyterLab in a real browser, and look at the site
+test-browser: $(BROWSER) $(SITE) ## move each lecture's control in JupyterLab in a real browser, and look at the site
 	$(BIN)/python -m pytest -m browser --dist load --maxschedchunk 1 tests --ignore tests/test_site.py
 	$(BIN)/python -m pytest -m browser -n 0 tests/test_site.py # which builds the site once
 

@@ -1,8 +1,10 @@
 """No notebook passes vacuously: it was run from the top, and nbval does compare what it stored."""
 
+import ast
 import re
 import shutil
 import subprocess
+import symtable
 import sys
 from pathlib import Path
 
@@ -65,15 +67,69 @@ def not_clean(nb) -> list[str]:
     return found + re.findall(places, nbformat.writes(nb))
 
 
+def plain(cell) -> str:
+    """The Python of a cell, without the lines that speak to IPython."""
+    return "".join(f"{line}\n" for line in cell.source.splitlines() if line[:1] not in "%!")
+
+
 def unclear(nb, capsys) -> str:
     """What pyflakes says of the code cells read as one program."""
-    sources = [
-        "\n".join(line for line in c.source.splitlines() if line[:1] not in "%!") for c in code(nb)
-    ]
-    api.check("\n".join(sources) + "\n", "notebook", reporter.Reporter(sys.stdout, sys.stdout))
+    sources = "\n".join(map(plain, code(nb)))
+    api.check(sources, "notebook", reporter.Reporter(sys.stdout, sys.stdout))
     said = capsys.readouterr().out.splitlines()
     # A stub is defined again by its solution, and a library name by the code written by hand.
     return "\n".join(line for line in said if "redefinition of unused" not in line)
+
+
+def looked_up(table) -> set[str]:
+    """The global names that a function, and those within it, look up when they are called."""
+    own = {s.get_name() for s in table.get_symbols() if s.is_global()}
+    return own.union(*map(looked_up, table.get_children()))
+
+
+def functions(table) -> list:
+    """The functions written in a cell, those within a comprehension too."""
+    found = []
+    for child in table.get_children():
+        at_once = child.get_name() in {"listcomp", "setcomp", "dictcomp", "genexpr"}
+        found += functions(child) if at_once else [child]
+    return found
+
+
+def needs(cell) -> dict[str, set[str]]:
+    """What each name of a cell, "" for none, looks up when it is called, if it is a function."""
+    found = {}
+    for node in ast.parse(plain(cell)).body:
+        written = functions(symtable.symtable(ast.unparse(node), "cell", "exec"))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names = {node.name}
+        else:
+            stored = lambda n: isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+            names = {n.id for n in ast.walk(node) if stored(n)}
+        if names or written:
+            found |= dict.fromkeys(names or {""}, set().union(*map(looked_up, written)))
+    return found
+
+
+def taken_from_the_control(nb) -> set[str]:
+    """Names that a later cell binds anew, though the control looks them up when it is moved."""
+    cells = code(nb)
+    (here,) = [i for i, c in enumerate(cells) if "control" in tags(c)]
+    known = {}
+    for c in cells[: here + 1]:
+        known.pop("", None)
+        known |= needs(c)  # what is defined again counts as it was last
+    at_once = symtable.symtable(plain(cells[here]), "cell", "exec").get_symbols()
+    todo = set().union(*(known.get(s.get_name(), set()) for s in at_once), known.get("", set()))
+    seen = set()
+    while todo:
+        seen.add(name := todo.pop())
+        todo |= known.get(name, set()) - seen
+    later = set()
+    for c in cells[here + 1 :]:
+        symbols = symtable.symtable(plain(c), "cell", "exec").get_symbols()
+        later |= {s.get_name() for s in symbols if s.is_assigned()}
+    return later & seen
 
 
 @all_notebooks
@@ -109,6 +165,31 @@ def test_a_lecture_has_a_control_and_exercises(path):
     assert sum("solution-check" in tags(c) for c in cells) >= 2
     compared = [c for c in cells if "nbval-ignore-output" not in tags(c)]
     assert len(compared) >= 0.75 * len(cells)  # the rest: widgets, and figures of a short training
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in NOTEBOOKS if re.match(r"\d\d_", p.name)], ids=lambda p: p.name
+)
+def test_a_control_is_the_same_when_all_cells_have_run(path):
+    assert not taken_from_the_control(nbformat.read(path, 4))
+
+
+@pytest.mark.parametrize(
+    "later, taken",
+    [
+        ("k = 2", {"k"}),  # what the control's own function looks up
+        ("def scale(x): ...", {"scale"}),  # a function that it calls
+        ("unit = 3", {"unit"}),  # what that function looks up
+        ("again = lambda k: k", set()),  # another function's argument
+        ("wide = 5", set()),  # used before the control, by none that it calls
+    ],
+)
+def test_a_name_taken_from_a_control_is_seen(later, taken):
+    setup = "k, unit, wide = 1, 2, 3\nscale = lambda x: unit * x\nother = lambda: wide"
+    control = "def show(x):\n    return scale(k * x)\nslider(show, range(wide))"
+    nb = new_notebook(cells=[new_code_cell(c) for c in (setup, control, later)])
+    nb.cells[1].metadata["tags"] = ["control"]
+    assert taken_from_the_control(nb) == taken
 
 
 def labels(text: str) -> set[str]:
