@@ -8,6 +8,7 @@ import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -57,6 +58,15 @@ def _reachable(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     if dtype is torch.float64 and device.type == "mps":
         pytest.skip("mps has no float64")
     return dtype
+
+
+@pytest.fixture(autouse=True)
+def _long(request):
+    """Shapes are not checked in a test marked `long`: of thousands of steps that would be half."""
+    marked = request.node.get_closest_marker("long")
+    jaxtyping.config.update("jaxtyping_disable", marked is not None)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

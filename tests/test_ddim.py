@@ -112,6 +112,7 @@ def test_one_step_gives_the_denoised_mean():
     assert_close(x, data.denoiser(PATH)(xT, grid(1)[0]), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.long
 def test_std_of_gaussian_data_is_the_known_product():
     # identities: data N(0, ¼), the sampler from N(0, 1) ends at std .370 .471 .485 .498
     def final_std(n):
@@ -137,6 +138,7 @@ def test_samples_of_every_eta_have_the_datas_moments(generator, device, double):
         assert_close(data.posterior(x).mean(0), data.weights, rtol=0, atol=0.025)
 
 
+@pytest.mark.long
 def test_encoding_inverts_sampling_to_first_order():
     data, x0 = line(), torch.tensor([[-2.2], [-1.5], [0.5], [1.3]], dtype=torch.float64)
     denoise, errors = data.denoiser(PATH), []
@@ -151,6 +153,7 @@ def test_encoding_inverts_sampling_to_first_order():
     assert_close(again[-1], xT)  # the grid either way round
 
 
+@pytest.mark.long
 def test_encoding_meets_the_exact_flow():
     data, x = line(), torch.tensor([-2.2, -1.5, 0.5, 1.3], dtype=torch.float64)
     zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)

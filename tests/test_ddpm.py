@@ -193,6 +193,7 @@ def exact_quadrature(monkeypatch):
     return torch.tensor([[1.0], [1.0], [-1.0], [-1.0]], dtype=torch.float64)
 
 
+@pytest.mark.long
 def test_bound_of_the_exact_chain_on_a_standard_normal_is_its_nll(monkeypatch):
     x0 = exact_quadrature(monkeypatch)
     got = ddpm.bound(gaussian(0.0, 1.0).denoiser(PATH), PATH, x0, variance=ddpm.forward_variance)
@@ -232,6 +233,7 @@ def test_bound_exceeds_nll_by_what_the_variances_lack(monkeypatch, std, mean):
         assert total(variance) > total(true_variance)
 
 
+@pytest.mark.long
 def test_bound_by_monte_carlo_has_the_stderr_it_says(generator):
     data = mixture()
     path = paths.DDPM(ddpm.linear_betas(50, 1e-3, 0.2))
@@ -441,6 +443,7 @@ def test_ancestral_moments_follow_the_exact_recursion(variance, path_steps, gene
     assert abs(float(x.mean())) < 5 * (exact / n) ** 0.5
 
 
+@pytest.mark.long
 def test_the_chain_on_a_standard_normal_ends_at_0_9999():
     # identities: ς² = β, no noise at t = 1
     ts = torch.linspace(1, 0, 1001, dtype=torch.float64)

@@ -267,6 +267,7 @@ def test_the_error_of_one_step_along_sigma(walk, order):
     assert abs(found[1] - order) < 0.1 and abs(found[0] - order) < 0.2, found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("walk, order", [(flow.euler, 1), (flow.heun, 2)])
 def test_the_error_of_a_walk_on_karras_levels(walk, order):
     law, path, x = line(), paths.EDM(4.0), number([-1.7, -0.4, 0.9, 2.2])

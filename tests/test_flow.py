@@ -254,6 +254,7 @@ def test_the_kinks_of_a_table_cost_heun_little():
     assert coarse < 0.02 and fine < 2e-3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 @pytest.mark.parametrize("walk, order", [(flow.euler, 1), (flow.heun, 2)])
 def test_the_orders_from_noise_to_data(walk, order, name):

@@ -246,6 +246,7 @@ def test_the_loop_is_the_one_written_out():
     assert not found[0].critic.requires_grad and found[0].critic.shape == ()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["nonsaturating", "least_squares", "hinge", "wasserstein"])
 def test_the_generator_finds_the_data(name, device):
     """Data of mean 2 and std 0.5 from N(0, 1): both parameters arrive, under R1 or a penalty."""

@@ -142,6 +142,7 @@ def guided_moments(gamma, n):
     return float(x[0]), float((x[1] - x[0]) ** 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 4.0])
 def test_the_guided_variance_is_geometric_and_of_first_order(gamma):
     """V_u^{1−γ} V_c^γ, not the tilted density's harmonic mean; at finite σ_max the exact slope."""

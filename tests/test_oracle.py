@@ -211,6 +211,7 @@ def test_float32_keeps_its_digits_off_centre_and_at_low_noise():
     assert_close(rough, exact.score(x), rtol=0, atol=0.05)  # scores are of size 20
 
 
+@pytest.mark.long
 @every_path
 def test_flow_map_solves_the_ode(path):
     m = line()

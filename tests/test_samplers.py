@@ -19,6 +19,7 @@ def grid(*times):
     return torch.tensor(times, dtype=F64)
 
 
+@pytest.mark.long
 @every_path
 @every_sampler
 def test_one_field_in_five_parametrisations_is_one_walk(walk, order, path):
@@ -40,6 +41,7 @@ def test_one_field_in_five_parametrisations_is_one_walk(walk, order, path):
         assert_close(ends(walk, wrapped, path, xT, ts, order=order), want, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", ["linear", "cosine", "vp", "ddpm-linear"])
 @pytest.mark.parametrize("name", [name for name, (_, order) in SAMPLERS.items() if order])
 def test_the_order_against_the_exact_flow(name, path):

@@ -387,6 +387,7 @@ def far_from_truth(x):
     )
 
 
+@pytest.mark.long
 def test_a_falling_ladder_finds_the_weights_of_far_modes_and_a_rising_one_does_not():
     generator = torch.Generator().manual_seed(1)
     ladder, n = score.sigmas(8.0, 0.05, 12), 1_500

@@ -268,6 +268,7 @@ WALKS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", ["vp", "sub-vp", "edm", "linear"])
 @pytest.mark.parametrize("name", WALKS)
 def test_every_noise_has_the_data_at_its_end(path, name):
@@ -358,6 +359,7 @@ def test_the_calls_that_corrections_cost(path, corrections):
 # Likelihood -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_oracles_log_p_is_met():
     """2-D mixture, 200 steps, even in time or in log σ."""
     law = mixture()
@@ -402,6 +404,7 @@ def test_from_the_data_themselves_where_the_velocity_can_be_read():
     assert_close(got, law.log_prob(x).flatten(1).sum(1), rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_no_step_cures_a_wrong_last_marginal():
     """With N(0, σ_max²) for the true law at the end log p is wrong by what the two differ there."""
     law, path, gaps = line(), paths.EDM(80.0), []

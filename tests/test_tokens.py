@@ -331,6 +331,7 @@ def test_next_scale_draws_what_the_quantizer_can_decode():
     assert_close(parts, whole, rtol=1e-11, atol=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name, bar", [("causal", 0.02), ("masked", 0.06)])
 def test_a_network_learns_a_small_law(name, bar):
     """The 2 × 3 Ising grid: the KL in the natural order. A masked one has all orders to learn."""

@@ -393,6 +393,7 @@ def test_widths_that_do_not_fit_are_named(name):
         tr.DiT((1, 6, 8), 4)
 
 
+@pytest.mark.long
 def test_a_transformer_learns_a_mixture_of_images_to_its_floor():
     """Two images apart, VP, x0-prediction: the loss comes near the least there is."""
     torch.manual_seed(0)

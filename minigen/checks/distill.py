@@ -79,6 +79,10 @@ def _chained(f, path, xT, ts, z, t_min) -> Tensor:
     return y
 
 
+def _once_more(f, path, xT, ts, z, t_min) -> Tensor:
+    return f(_multistep(f, path, xT, ts, z, t_min), torch.tensor(t_min, dtype=ts.dtype))
+
+
 _one = partial(partial, _multistep)
 MULTISTEP_SLIPS = {
     "that is √(1 − (a_t/a_min)²), right for a² + b² = 1 (VP) only: the path may be any": _one(
@@ -90,6 +94,9 @@ MULTISTEP_SLIPS = {
     "signal, by a_t/a_min": _one(std=lambda a, b, a_min, b_min: torch.sqrt(b**2 - b_min**2)),
     "that is √(b_t² − (a_t b_min)²): what is kept of the answer, and of its noise, is a_t/a_min": (
         _one(std=lambda a, b, a_min, b_min: torch.sqrt(b**2 - (a * b_min) ** 2))
+    ),
+    "that is √(b_t² − (a_t/a_min) b_min²): a variance shrinks by the square, (a_t/a_min)²": _one(
+        std=lambda a, b, a_min, b_min: torch.sqrt(b**2 - a / a_min * b_min**2)
     ),
     "you subtracted standard deviations: independent noises add in their variances": _one(
         std=lambda a, b, a_min, b_min: b - a / a_min * b_min
@@ -113,6 +120,9 @@ MULTISTEP_SLIPS = {
     "you keep a_t of the answer and of its noise: it has a_min of the data already, so a_t/a_min "
     "is kept of both": _one(
         keep=lambda a, a_min: a, std=lambda a, b, a_min, b_min: torch.sqrt(b**2 - (a * b_min) ** 2)
+    ),
+    "you keep a_t of the answer and add √(b_t² − b_min²): a_t/a_min is kept, of its noise too": (
+        _one(keep=lambda a, a_min: a, std=lambda a, b, a_min, b_min: torch.sqrt(b**2 - b_min**2))
     ),
     "that is √(σ_t² − σ_min²), the noise of x/a: times a_t it is that of x_t": _one(
         std=lambda a, b, a_min, b_min: torch.sqrt((b / a) ** 2 - (b_min / a_min) ** 2)
@@ -154,8 +164,12 @@ MULTISTEP_SLIPS = {
     ),
     "you put the same noise back each time: z[i] is the i-th": _one(fresh=lambda z, i, xT: z[0]),
     "you put the last noise back each time: z[i] is the i-th": _one(fresh=lambda z, i, xT: z[-1]),
+    "you took the noise off: the same law, but z is to be added": _one(
+        fresh=lambda z, i, xT: -z[i]
+    ),
     "you put xT back as the noise: z is there for that": _one(fresh=lambda z, i, xT: xT),
     "that is the answer of one step: ts has more times": _only,
+    "you asked f once more, at t_min: its answer lives there already": _once_more,
     "you gave f its own answers without noise: each belongs to t_min, not to the next time": (
         _chained
     ),

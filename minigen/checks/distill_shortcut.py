@@ -132,6 +132,10 @@ SHORTCUT_SLIPS = {
     "the second velocity is asked for the way from mid to s, you asked at one time, mid to mid": (
         _one(second=lambda t, mid, s: (mid, mid))
     ),
+    "you gave u the length of the way as its last argument (Frans et al. do): here u(x, t, s) "
+    "takes the time at which it ends": _one(
+        first=lambda t, mid, s: (t, t - mid), second=lambda t, mid, s: (mid, mid - s)
+    ),
     "that is u(x_t, t, s), the network's own answer: the target is made of two shorter ones": (
         _itself
     ),
@@ -146,6 +150,15 @@ SHORTCUT_SLIPS = {
     ),
     "where s = t your target is 0: the velocity there is eps − x0": _one(
         still=lambda x0, eps, joined: 0 * x0
+    ),
+    "where s = t your target is eps: the velocity there is eps − x0": _one(
+        still=lambda x0, eps, joined: eps
+    ),
+    "your target has the wrong sign: x falls by (t − s) u from t to s, so the two ways are added": (
+        _one(join=lambda p, q, u1, u2: -(p * u1 + q * u2))
+    ),
+    "your path goes the wrong way, and its velocity with it: t = 0 is data": _one(
+        mix=lambda x0, eps, t: t * x0 + (1 - t) * eps, still=lambda x0, eps, joined: x0 - eps
     ),
     "your target is eps − x0 everywhere, which is flow matching: where s < t it is made of u": (
         lambda u, x0, eps, t, mid, s: eps - x0
