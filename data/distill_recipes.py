@@ -75,9 +75,9 @@ def digits_onestep(seed: int, *, steps: int = 6000, pool: int = 24_576):
     return net, found
 
 
-def draw(net, seed: int, calls: int = 1, n: int = RUNS * SAMPLES) -> torch.Tensor:
-    """n digits, 0 to 9 in turn, by that many jumps from a seeded start; shorter near the data."""
+def draw(net, seed: int, calls: int = 1, n: int = RUNS * SAMPLES, shift=0.5) -> torch.Tensor:
+    """n digits, 0 to 9 in turn, by that many jumps from a seeded start, on flow.grid's times."""
     label = torch.arange(n) % 10
     xT = torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(1000 + seed))
-    *_, x = distill.jump(lambda x, t, s: net(x, t, s, label), xT, flow.grid(calls, shift=0.5))
+    *_, x = distill.jump(lambda x, t, s: net(x, t, s, label), xT, flow.grid(calls, shift))
     return x

@@ -18,6 +18,8 @@ from data import (
 from minigen import data, ddpm, flow, judge, latent, nets, paths, targets, tokens, train
 from minigen.train import files
 
+pytestmark = pytest.mark.long
+
 FOLDER = Path(__file__).parents[1] / "data"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 

@@ -11,6 +11,8 @@ from minigen.checks import Wrong
 from minigen.checks import tokens as check
 from minigen.oracle import TokenTable
 
+pytestmark = pytest.mark.long
+
 F64 = torch.float64
 
 

@@ -10,6 +10,8 @@ from torch.testing import assert_close
 
 from minigen import ddim, ddpm, flow, guidance, nets, oracle, paths, targets
 
+pytestmark = pytest.mark.long
+
 F64 = torch.float64
 every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 every_sampler = pytest.mark.parametrize("walk, order", SAMPLERS.values(), ids=SAMPLERS.keys())
@@ -19,7 +21,6 @@ def grid(*times):
     return torch.tensor(times, dtype=F64)
 
 
-@pytest.mark.long
 @every_path
 @every_sampler
 def test_one_field_in_five_parametrisations_is_one_walk(walk, order, path):
@@ -41,7 +42,6 @@ def test_one_field_in_five_parametrisations_is_one_walk(walk, order, path):
         assert_close(ends(walk, wrapped, path, xT, ts, order=order), want, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("path", ["linear", "cosine", "vp", "ddpm-linear"])
 @pytest.mark.parametrize("name", [name for name, (_, order) in SAMPLERS.items() if order])
 def test_the_order_against_the_exact_flow(name, path):

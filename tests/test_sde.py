@@ -12,6 +12,8 @@ from torch.testing import assert_close
 
 from minigen import flow, nets, oracle, paths, score, sde, targets
 
+pytestmark = pytest.mark.long
+
 F64 = torch.float64
 every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 smooth = pytest.mark.parametrize(
@@ -268,7 +270,6 @@ WALKS = {
 }
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("path", ["vp", "sub-vp", "edm", "linear"])
 @pytest.mark.parametrize("name", WALKS)
 def test_every_noise_has_the_data_at_its_end(path, name):
@@ -359,7 +360,6 @@ def test_the_calls_that_corrections_cost(path, corrections):
 # Likelihood -------------------------------------------------------------------------------------
 
 
-@pytest.mark.long
 def test_the_oracles_log_p_is_met():
     """2-D mixture, 200 steps, even in time or in log σ."""
     law = mixture()
@@ -404,7 +404,6 @@ def test_from_the_data_themselves_where_the_velocity_can_be_read():
     assert_close(got, law.log_prob(x).flatten(1).sum(1), rtol=0, atol=1e-6)
 
 
-@pytest.mark.long
 def test_no_step_cures_a_wrong_last_marginal():
     """With N(0, σ_max²) for the true law at the end log p is wrong by what the two differ there."""
     law, path, gaps = line(), paths.EDM(80.0), []

@@ -9,6 +9,8 @@ from torch.testing import assert_close
 
 from minigen import ddim, ddpm, flow, guidance, nets, oracle, paths, solvers, targets
 
+pytestmark = pytest.mark.long
+
 F64 = torch.float64
 WALKS = {"2m": solvers.dpmpp_2m, "2s": solvers.dpmpp_2s, "taylor": solvers.taylor}
 every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
@@ -178,7 +180,6 @@ def test_what_a_step_costs(walk):
 # ---- orders -------------------------------------------------------------------------------------
 
 
-@pytest.mark.long
 def test_the_orders_on_a_mixture_of_three():
     """σ from 10 to 0.02 in equal steps of log σ, N = 160 and 320, and the errors at 320."""
     path, s = paths.EDM(10.0), torch.full((3, 1), 0.25, dtype=F64)
@@ -242,7 +243,6 @@ def test_a_step_to_the_data_is_of_order_1():
 # ---- adaptive steps -----------------------------------------------------------------------------
 
 
-@pytest.mark.long
 @every_path
 def test_adaptive_meets_its_tolerance_both_ways(path):
     law, x, (t, s) = line(), STARTS[:, None], grid(0.9, 0.1)
@@ -259,7 +259,6 @@ def test_adaptive_meets_its_tolerance_both_ways(path):
     assert errors[0] < 5e-2 and errors[1] < 1e-4 and costs[0] < costs[1]
 
 
-@pytest.mark.long
 def test_adaptive_from_noise_to_data_with_a_network():
     """a = 0 and b = 0 among its ends: a velocity says what to do at both."""
     law, path = mixture(), PATHS["linear"]
