@@ -57,7 +57,7 @@ site: $(SITE) ## build the site to read, from the stored outputs, in build/site
 bench: $(READY) ## measure the speed figures (several minutes, nothing else running)
 	$(BIN)/python -m benchmarks | tee benchmarks/speed.txt
 
-claims: $(READY) ## run the slow controls of the lectures' claims again (three hours)
+claims: $(READY) ## run the slow controls of the lectures' claims again (four hours)
 	$(BIN)/python -m benchmarks.claims
 
 checkpoints: $(READY) ## train the bundled checkpoints again

@@ -160,7 +160,7 @@ long = lambda net: lambda x, t, s, label: net(x, t, torch.zeros_like(t), label)
 METHODS = {  # (g, rate) -> net and steps; what is read of the net, the rate, how it is walked
     "the map by regression": (regression, same, 1e-2, walked),
     "consistency, from the flow": (partial(consistency, taught=True), same, 1e-4, many),
-    "consistency, from data": (partial(consistency, taught=False), same, 3e-4, many),
+    "consistency, from data": (partial(consistency, taught=False), same, 1e-4, many),
     "mean flow": (mean_flow, same, 1e-3, walked),
     "progressive": (progressive, long, 3e-3, evenly),
     "reflow": (reflow, still, 3e-2, walked),
