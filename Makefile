@@ -14,7 +14,7 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root) # in a container; Lab re
 # One thread per process and kernel: small tensors on two spinning threads are 2-64 times slower.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help lab test test-browser test-desk test-oldest test-newest lint format clean
+.PHONY: help lab test test-browser test-site test-desk test-oldest test-newest lint format clean
 .PHONY: student assignment site bench claims checkpoints
 
 help: ## say what can be made
@@ -26,8 +26,10 @@ lab: $(READY) ## open JupyterLab on the lectures
 test: lint ## check style, run the unit tests and every notebook
 	$(BIN)/python -m pytest
 
-test-browser: $(BROWSER) $(SITE) ## move each lecture's control in JupyterLab in a real browser, and look at the site
+test-browser: $(BROWSER) ## move each lecture's control in JupyterLab in a real browser
 	$(BIN)/python -m pytest -m browser --dist load --maxschedchunk 1 tests --ignore tests/test_site.py
+
+test-site: $(BROWSER) $(SITE) ## build the site and look at each page in a real browser
 	$(BIN)/python -m pytest -m browser -n 0 tests/test_site.py # which builds the site once
 
 test-desk: $(DESK) ## grade a small class with nbgrader

@@ -113,6 +113,7 @@ def answers(path: Path):
 SHEETS = [p for p in sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb")) if list(answers(p))]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", SHEETS, ids=lambda p: p.stem)
 def test_every_solution_of_the_course_passes_its_graded_check(grade, path):
     for room, name, function in answers(path):

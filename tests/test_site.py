@@ -1,6 +1,6 @@
 """The site to read: built from stored outputs, complete, described, and alive without a kernel.
 
-The parts are tested everywhere; the site itself by `make test-browser`, which looks at each page in
+The parts are tested everywhere; the site itself by `make test-site`, which looks at each page in
 a real browser, from files: whatever leaves the machine is seen.
 """
 
