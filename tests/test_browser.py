@@ -1,9 +1,8 @@
 """Each lecture in JupyterLab in a real browser: it runs, and its control moves the figure.
 
 It ends with the control: what comes after runs under nbval, and takes no name from the control
-(`test_house_notebooks`). Trainings are short and pins only tell, as for a learner: their numbers
-are nbval's affair. `make test-browser`. Skipped with a reason where there is no browser, but a
-failure where CI is set.
+(`test_house_notebooks`). `make test-browser`. Skipped with a reason where there is no browser, but
+a failure where CI is set.
 """
 
 import os
@@ -32,12 +31,6 @@ PROGRAMS = ["chromium", "chromium-browser", "google-chrome", "chrome"]
 PROGRAMS += ["/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"]
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync".split()
 QUIET += ["--disable-background-networking", "--disable-component-update"]
-
-# What the kernels begin with: a tenth of the steps of each training.
-SHORT = """from minigen import train
-fit = train.fit
-train.fit = lambda *args, steps, **given: fit(*args, steps=max(steps // 10, 50), **given)
-"""
 
 PATIENCE = 60  # seconds a figure may take on a busy machine
 
@@ -90,8 +83,6 @@ def chromium():
 def lab(folder: Path):
     """JupyterLab on a folder, with settings of its own; its address has %s for a notebook."""
     (folder / "root").mkdir()
-    (folder / "ipy" / "profile_default" / "startup").mkdir(parents=True)
-    (folder / "ipy" / "profile_default" / "startup" / "short.py").write_text(SHORT, "utf-8")
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -106,7 +97,6 @@ def lab(folder: Path):
         --IdentityProvider.token={token} --LabApp.expose_app_in_browser=True
         --LabApp.news_url=None --LabApp.extension_manager=readonly""".split()
     options += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    given = {k: v for k, v in os.environ.items() if k != "CI" and not k.startswith("PYTEST")}
     with (folder / "lab.log").open("w") as log:
         server = subprocess.Popen(
             [
@@ -116,7 +106,7 @@ def lab(folder: Path):
                 f"--ServerApp.root_dir={folder / 'root'}",
                 *options,
             ],
-            env=given | {name: str(folder / place) for name, place in own.items()},
+            env=os.environ | {name: str(folder / place) for name, place in own.items()},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
