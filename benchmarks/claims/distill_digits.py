@@ -141,11 +141,6 @@ def walked(u, seed, calls, shift=0.5):
     return verdict(distill_recipes.draw(u, seed, calls, shift=shift))
 
 
-def evenly(u, seed, calls):
-    """By jumps of equal length, the only ones that a progressive student was taught."""
-    return walked(u, seed, calls, shift=1.0)
-
-
 def many(net, seed, calls):
     """By consistency's steps, with fresh noise between them."""
     label, g = torch.arange(1800) % 10, torch.Generator().manual_seed(1000 + seed)
@@ -162,7 +157,7 @@ METHODS = {  # (g, rate) -> net and steps; what is read of the net, the rate, ho
     "consistency, from the flow": (partial(consistency, taught=True), same, 1e-4, many),
     "consistency, from data": (partial(consistency, taught=False), same, 1e-4, many),
     "mean flow": (mean_flow, same, 1e-3, walked),
-    "progressive": (progressive, long, 3e-3, evenly),
+    "progressive": (progressive, long, 3e-3, partial(walked, shift=1.0)),  # its own even times
     "reflow": (reflow, still, 3e-2, walked),
 }
 
